@@ -1,0 +1,96 @@
+"""A container as the daemon's inspect shows it, reduced to what attaching needs. Pure.
+
+Fields that new API versions leave out (API 1.52 dropped several) read as empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["WAIT_PATH", "Container"]
+
+#: Where the wait program is mounted in a container. A container is ours if its
+#: entrypoint begins with this path: that survives every loss of state.
+WAIT_PATH = "/w/w"
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container; made from ``GET /containers/{id}/json`` (API 1.24 and newer)."""
+
+    id: str
+    name: str = ""
+    pid: int = 0
+    started_at: str = ""
+    running: bool = False
+    paused: bool = False
+    restarting: bool = False
+    entrypoint: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    hostname: str = ""
+    domainname: str = ""
+    network_mode: str = "default"
+    uts_mode: str = ""
+    hosts_path: str = ""
+    mount_targets: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()
+    auto_remove: bool = False
+    aliases: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was created through the proxy to be attached."""
+        return self.entrypoint[:1] == (WAIT_PATH,)
+
+    @property
+    def short_id(self) -> str:
+        """The id as ``docker ps`` shows it."""
+        return self.id[:12]
+
+    @classmethod
+    def from_inspect(cls, reply: Mapping[str, Any]) -> Container:
+        """Read the daemon's inspect reply; whatever is missing or null reads as empty."""
+        state, config = _object(reply, "State"), _object(reply, "Config")
+        host = _object(reply, "HostConfig")
+        networks = _object(_object(reply, "NetworkSettings"), "Networks")
+        return cls(
+            id=reply["Id"],
+            name=str(reply.get("Name") or "").lstrip("/"),
+            pid=int(state.get("Pid") or 0),
+            started_at=str(state.get("StartedAt") or ""),
+            running=bool(state.get("Running")),
+            paused=bool(state.get("Paused")),
+            restarting=bool(state.get("Restarting")),
+            entrypoint=_strings(config.get("Entrypoint")),
+            env=_strings(config.get("Env")),
+            hostname=str(config.get("Hostname") or ""),
+            domainname=str(config.get("Domainname") or ""),
+            network_mode=str(host.get("NetworkMode") or "default"),
+            uts_mode=str(host.get("UTSMode") or ""),
+            hosts_path=str(reply.get("HostsPath") or ""),
+            mount_targets=tuple(str(mount.get("Destination")) for mount in reply.get("Mounts") or ()),
+            extra_hosts=_strings(host.get("ExtraHosts")),
+            auto_remove=bool(host.get("AutoRemove")),
+            aliases=_aliases(networks),
+            networks=tuple(networks),
+            labels=tuple((_object(config, "Labels")).items()),
+        )
+
+
+def _object(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    return parent.get(key) or {}
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(str(item) for item in value or ())
+
+
+def _aliases(networks: Mapping[str, Any]) -> tuple[str, ...]:
+    found = [alias for endpoint in networks.values() for alias in (endpoint or {}).get("Aliases") or ()]
+    return tuple(dict.fromkeys(found))

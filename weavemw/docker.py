@@ -1,0 +1,118 @@
+"""The proxy's own questions to the daemon, on the real socket, never through the proxy.
+
+No API version is fixed: paths without one are answered by every Engine in its
+own newest version (Engine 29 refuses versions below 1.44, Engine 25 below 1.24).
+Every call has a limit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import requests
+import requests_unixsocket
+
+from weavemw.container import Container
+from weavemw.errors import DockerError, DockerUnreachable
+
+__all__ = ["Docker", "DockerClient"]
+
+
+class Docker(Protocol):
+    """What middlewares and watcher ask of the daemon; :class:`weavemw.testing.FakeDocker` is another one."""
+
+    def inspect(self, container: str) -> Container:
+        """A container by id or name (``GET /containers/{id}/json``)."""
+
+    def image_config(self, image: str) -> dict[str, Any]:
+        """The ``Config`` of an image, empty where it has none (``GET /images/{name}/json``)."""
+
+    def network_driver(self, network: str) -> str:
+        """The driver of a network ("bridge", "overlay", …)."""
+
+    def container_ids(self, *, everything: bool = False) -> tuple[str, ...]:
+        """Ids of the running containers, or of all."""
+
+    def kill(self, container: str) -> None:
+        """SIGKILL; no error if it is not running."""
+
+    def remove(self, container: str) -> None:
+        """Remove by force, with anonymous volumes; no error if it is gone."""
+
+    def events(self, since: float | None = None) -> Iterator[Mapping[str, Any]]:
+        """Container events from now on, or since a Unix time; ends when the daemon does."""
+
+
+class DockerClient:
+    """:class:`Docker` over a unix socket; ``timeout`` in seconds per call."""
+
+    def __init__(self, socket_path: str, *, timeout: float = 10.0) -> None:
+        self.socket_path = socket_path
+        self.timeout = timeout
+        self._base = "http+unix://" + quote(socket_path, safe="")
+        self._session = requests_unixsocket.Session()
+        self._session.trust_env = False
+
+    def inspect(self, container: str) -> Container:
+        return Container.from_inspect(self.get(f"/containers/{_segment(container)}/json"))
+
+    def image_config(self, image: str) -> dict[str, Any]:
+        config = self.get(f"/images/{_segment(image)}/json").get("Config") or {}
+        return dict(config)
+
+    def network_driver(self, network: str) -> str:
+        return str(self.get(f"/networks/{_segment(network)}").get("Driver") or "")
+
+    def container_ids(self, *, everything: bool = False) -> tuple[str, ...]:
+        return tuple(row["Id"] for row in self.get(f"/containers/json?all={int(everything)}"))
+
+    def kill(self, container: str) -> None:
+        self._call("POST", f"/containers/{_segment(container)}/kill", also=(404, 409))
+
+    def remove(self, container: str) -> None:
+        self._call("DELETE", f"/containers/{_segment(container)}?force=1&v=1", also=(404, 409))
+
+    def events(self, since: float | None = None) -> Iterator[Mapping[str, Any]]:
+        filters = quote(json.dumps({"type": ["container"]}))
+        when = f"&since={since:.9f}" if since else ""
+        with self._stream(f"/events?filters={filters}{when}") as reply:
+            try:
+                yield from (json.loads(line.lstrip(b"\x1e")) for line in reply.iter_lines() if line.strip())
+            except requests.RequestException:
+                return
+
+    def get(self, path: str) -> Any:
+        """The JSON that the daemon answers to ``GET path``."""
+        return self._call("GET", path).json()
+
+    @contextmanager
+    def _stream(self, path: str) -> Iterator[requests.Response]:
+        reply = self._call("GET", path, stream=True, timeout=(self.timeout, None))
+        with reply:
+            yield reply
+
+    def _call(self, method: str, path: str, *, also: tuple[int, ...] = (), stream: bool = False,
+              timeout: float | tuple[float, float | None] | None = None) -> requests.Response:
+        try:
+            reply = self._session.request(method, self._base + path, stream=stream, allow_redirects=False,
+                                          timeout=timeout or self.timeout)
+        except requests.RequestException as error:
+            raise DockerUnreachable(f"Docker at {self.socket_path} did not answer: {error}") from error
+        if reply.status_code >= 300 and reply.status_code not in also:
+            raise DockerError(reply.status_code, _message(reply))
+        return reply
+
+
+def _segment(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _message(reply: requests.Response) -> str:
+    try:
+        return str(reply.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return reply.text.strip() or f"the daemon answered {reply.status_code}"

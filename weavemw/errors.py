@@ -1,0 +1,95 @@
+"""One small tree of errors, each of which knows what to answer.
+
+A docker client shows the ``message`` of a JSON body; so every error here
+carries the HTTP status that the daemon would use and a message fit to be read
+at a terminal. :class:`weavemw.middleware.errors.ErrorResponder` turns them
+into responses, the command line turns them into one line on stderr.
+
+Foreign exceptions are translated where they arrive, chained with ``from``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "BadRequest",
+    "Conflict",
+    "DockerError",
+    "DockerUnreachable",
+    "InvalidCidr",
+    "NetworkError",
+    "PayloadTooLarge",
+    "RouterError",
+    "RouterUnreachable",
+    "SettingsError",
+    "WeaveError",
+]
+
+
+class WeaveError(Exception):
+    """Base of all errors of weavemw; ``status`` is the HTTP status to answer with."""
+
+    status: ClassVar[int] = 500
+
+    @property
+    def message(self) -> str:
+        """What the person at the terminal is to read."""
+        return str(self)
+
+
+class BadRequest(WeaveError):
+    """The client asked for something that can't be."""
+
+    status = 400
+
+
+class InvalidCidr(BadRequest):
+    """A ``WEAVE_CIDR`` (or an address on the command line) that makes no sense."""
+
+    def __init__(self, value: str, reason: str) -> None:
+        super().__init__(f'invalid WEAVE_CIDR "{value}": {reason}')
+        self.value = value
+        self.reason = reason
+
+
+class PayloadTooLarge(WeaveError):
+    """A body that must be read whole is larger than we are ready to hold."""
+
+    status = 413
+
+
+class Conflict(WeaveError):
+    """What was asked for collides with something that exists."""
+
+    status = 409
+
+
+class SettingsError(WeaveError):
+    """A setting, an option or a file named in one is wrong."""
+
+
+class NetworkError(WeaveError):
+    """The kernel refused to make, move or configure an interface."""
+
+
+class RouterError(WeaveError):
+    """The router answered, and said no; the message is the router's own."""
+
+
+class RouterUnreachable(RouterError):
+    """Nothing answered at the router's address, or not in time."""
+
+
+class DockerUnreachable(WeaveError):
+    """Nothing answered at Docker's socket."""
+
+    status = 502
+
+
+class DockerError(WeaveError):
+    """The daemon refused one of our own questions; status and message are the daemon's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status  # type: ignore[misc]  # the one error whose status is not its class's

@@ -1,0 +1,127 @@
+"""The proxy's side of a weave router's HTTP API.
+
+Only this protocol is spoken, so that a real Weave Net router (2.8) can stand
+behind the proxy as well as ours. Every call has a limit; what can't be reached
+raises :class:`~weavemw.errors.RouterUnreachable`, a refusal raises
+:class:`~weavemw.errors.RouterError` with the router's own words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from typing import Protocol
+from urllib.parse import quote
+
+import requests
+
+from weavemw.errors import RouterError, RouterUnreachable
+
+__all__ = ["Interface", "Router", "RouterClient"]
+
+Interface = IPv4Interface | IPv6Interface
+
+
+class Router(Protocol):
+    """What the middlewares ask of a router; :class:`weavemw.testing.FakeRouter` is another one."""
+
+    def allocate(self, container_id: str, subnet: str = "") -> Interface:
+        """An address for the container, in the default subnet or in ``subnet`` ("10.32.2.0/24").
+
+        Asked again: the same address.
+        """
+
+    def claim(self, container_id: str, address: Interface) -> None:
+        """Reserve exactly this address."""
+
+    def addresses(self, container_id: str) -> tuple[Interface, ...]:
+        """All addresses that the container holds."""
+
+    def owned(self) -> Mapping[str, tuple[Interface, ...]]:
+        """Every owner and its addresses."""
+
+    def release(self, container_id: str, address: Interface | None = None) -> None:
+        """Give back one address, or all; giving back nothing is no error."""
+
+    def register(self, container_id: str, address: Interface, fqdn: str) -> None:
+        """Make ``fqdn`` resolve to the address."""
+
+    def deregister(self, container_id: str) -> None:
+        """Remove the container's names."""
+
+    def names(self) -> tuple[Mapping[str, object], ...]:
+        """All names: ``ContainerID``, ``Addr``, ``Hostname``, …"""
+
+    def domain(self) -> str:
+        """The DNS domain, with its final dot."""
+
+    def dns_address(self) -> str | None:
+        """Where containers reach the DNS server, or ``None`` if there is none."""
+
+
+class RouterClient:
+    """:class:`Router` over HTTP; ``address`` is host:port, ``timeout`` in seconds per call."""
+
+    def __init__(self, address: str, *, timeout: float = 5.0,
+                 session: Callable[[], requests.Session] = requests.Session) -> None:
+        self.address = address
+        self.timeout = timeout
+        self._session = session()
+        self._session.trust_env = False
+
+    def allocate(self, container_id: str, subnet: str = "") -> Interface:
+        return ip_interface(self._text("POST", _path("ip", container_id, *subnet.split("/", 1) if subnet else ())))
+
+    def claim(self, container_id: str, address: Interface) -> None:
+        self._call("PUT", _path("ip", container_id, *str(address).split("/")))
+
+    def addresses(self, container_id: str) -> tuple[Interface, ...]:
+        return self.owned().get(container_id, ())
+
+    def owned(self) -> Mapping[str, tuple[Interface, ...]]:
+        reply = self._call("GET", "/ip").json()
+        return {row["containerid"]: tuple(map(ip_interface, row["addrs"])) for row in reply.get("owned") or ()}
+
+    def release(self, container_id: str, address: Interface | None = None) -> None:
+        path = _path("ip", container_id, str(address.ip)) if address else _path("ip", container_id)
+        self._call("DELETE", path, also=(400,))
+
+    def register(self, container_id: str, address: Interface, fqdn: str) -> None:
+        self._call("PUT", _path("name", container_id, str(address.ip)), data={"fqdn": fqdn})
+
+    def deregister(self, container_id: str) -> None:
+        self._call("DELETE", _path("name", container_id))
+
+    def names(self) -> tuple[Mapping[str, object], ...]:
+        return tuple(self._call("GET", "/name", headers={"Accept": "application/json"}).json() or ())
+
+    def domain(self) -> str:
+        return self._text("GET", "/domain")
+
+    def dns_address(self) -> str | None:
+        reply = self._call("GET", "/dns-address", also=(404,))
+        return reply.text.strip() if reply.status_code == 200 else None
+
+    def _text(self, method: str, path: str) -> str:
+        return self._call(method, path).text.strip()
+
+    def _call(self, method: str, path: str, *, also: tuple[int, ...] = (), data: Mapping[str, str] | None = None,
+              headers: Mapping[str, str] | None = None) -> requests.Response:
+        try:
+            reply = self._session.request(method, f"http://{self.address}{path}", data=data, headers=headers,
+                                          timeout=self.timeout, allow_redirects=False)
+        except requests.RequestException as error:
+            raise RouterUnreachable(f"the weave router at {self.address} did not answer: {_cause(error)}") from error
+        if reply.status_code >= 300 and reply.status_code not in also:
+            raise RouterError(reply.text.strip() or f"the weave router answered {reply.status_code}")
+        return reply
+
+
+def _path(*parts: str) -> str:
+    return "".join("/" + quote(part, safe=":") for part in parts)
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    return "connection refused" if "refused" in str(error) else type(error).__name__

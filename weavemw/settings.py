@@ -1,0 +1,132 @@
+"""Settings: one frozen dataclass, made once at the edge from a mapping, and passed on as arguments.
+
+Nothing below the edge reads ``os.environ``. Each setting has one name in three
+spellings: the field (``docker_host``), the environment variable
+(``WEAVEMW_DOCKER_HOST``; a few have the original's own names, see
+:data:`ENVIRONMENT`), and the option (``--docker-host``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from weavemw.errors import SettingsError
+
+__all__ = ["DEFAULT_LISTENERS", "ENVIRONMENT", "Settings"]
+
+#: Where the proxy listens unless told otherwise (the original's manual).
+DEFAULT_LISTENERS = ("unix:///var/run/weave.sock", "tcp://0.0.0.0:12375")
+
+#: Variables with names of their own: the original's, and Docker's.
+ENVIRONMENT = {
+    "DOCKER_HOST": "docker_host",
+    "DOCKER_BRIDGE": "docker_bridge",
+    "WEAVE_HTTP_ADDR": "router_address",
+}
+
+_PREFIX = "WEAVEMW_"
+_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set about the proxy.
+
+    Raises :class:`~weavemw.errors.SettingsError` for a value that can't be
+    used. Times are in seconds.
+    """
+
+    docker_host: str = "unix:///var/run/docker.sock"
+    listeners: tuple[str, ...] = DEFAULT_LISTENERS
+    router_address: str = "127.0.0.1:6784"
+    state_dir: Path = Path("/var/lib/weavemw")
+    run_dir: Path = Path("/var/run/weavemw")
+    docker_bridge: str = "docker0"
+    bridge: str = "weave"
+    mtu: int = 1376
+    default_ipalloc: bool = True
+    with_dns: bool | None = None
+    rewrite_hosts: bool = True
+    rewrite_inspect: bool = False
+    multicast_route: bool = True
+    hostname_from_label: str = ""
+    hostname_match: str = "(.*)"
+    hostname_replacement: str = "$1"
+    start_timeout: float = 30.0
+    workers: int = 2
+    threads: int = 64
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        self.docker_socket  # noqa: B018  # raises for a host that is no socket
+        if self.log_level not in ("debug", "info", "warning", "error"):
+            raise SettingsError(f"log level {self.log_level!r}: choose debug, info, warning or error")
+        try:
+            re.compile(self.hostname_match)
+        except re.error as error:
+            raise SettingsError(f"hostname match {self.hostname_match!r}: {error}") from error
+
+    @property
+    def docker_socket(self) -> str:
+        """The path of the Docker socket to forward to."""
+        parts = urlsplit(self.docker_host)
+        if parts.scheme != "unix" or not parts.path.startswith("/"):
+            raise SettingsError(f"docker host {self.docker_host!r}: only unix:///path is supported")
+        return parts.path
+
+    @property
+    def router_url(self) -> str:
+        """The base URL of the router's HTTP API."""
+        return f"http://{self.router_address}"
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, object]) -> Settings:
+        """Make settings from field names and values; strings are converted to the field's type."""
+        known = {f.name: f for f in dataclasses.fields(cls)}
+        for name in values:
+            if name not in known:
+                raise SettingsError(f"unknown setting {name!r}")
+        return cls(**{name: _converted(name, str(known[name].type), value)
+                      for name, value in values.items()})  # type: ignore[arg-type]
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Settings:
+        """Make settings from environment variables; unknown variables are not ours to judge."""
+        return cls.from_mapping(settings_in(environ))
+
+
+def settings_in(environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings that an environment holds, as field names and strings."""
+    names = {f"{_PREFIX}{f.name.upper()}": f.name for f in dataclasses.fields(Settings)} | ENVIRONMENT
+    return {field: environ[variable] for variable, field in names.items() if environ.get(variable)}
+
+
+def _converted(name: str, kind: str, value: object) -> object:
+    if not isinstance(value, str):
+        return tuple(value) if isinstance(value, list) else value
+    try:
+        return _CONVERTERS[kind](value)
+    except ValueError as error:
+        raise SettingsError(f"{name.replace('_', '-')} {value!r}: {error}") from error
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in _TRUE | _FALSE:
+        return text.lower() in _TRUE
+    raise ValueError("choose true or false")
+
+
+_CONVERTERS = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "Path": Path,
+    "bool": _boolean,
+    "bool | None": _boolean,
+    "tuple[str, ...]": lambda text: tuple(text.replace(",", " ").split()),
+}

@@ -1,0 +1,186 @@
+"""What ``WEAVE_CIDR`` asks for. Pure.
+
+The value is a list, separated by spaces or commas, of
+
+- ``10.2.1.1/24`` or ``ip:10.2.1.1/24``: exactly this address,
+- ``net:10.32.2.0/24``: any free address of this subnet,
+- ``net:default``: any free address of the router's default subnet,
+
+or the single word ``none``: no weave network. A blank value means ``net:default``.
+IPv6 addresses are welcome wherever IPv4 addresses are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_interface
+
+from weavemw.context import LeaveAlone
+from weavemw.errors import InvalidCidr
+
+__all__ = ["VARIABLE", "Claim", "Default", "Interface", "Network", "Subnet", "Wanted", "parse", "parse_one",
+           "value_in", "wanted_by"]
+
+#: The environment variable that says what a container is to get.
+VARIABLE = "WEAVE_CIDR"
+
+Interface = IPv4Interface | IPv6Interface
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Exactly this address."""
+
+    interface: Interface
+
+    def __str__(self) -> str:
+        return f"ip:{self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """Any free address of this subnet."""
+
+    network: Network
+
+    def __str__(self) -> str:
+        return f"net:{self.network}"
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
+    """Any free address of the router's default subnet."""
+
+    def __str__(self) -> str:
+        return "net:default"
+
+
+Wanted = Claim | Subnet | Default
+
+
+def wanted_by(env: Sequence[str], *, default_ipalloc: bool = True) -> tuple[Wanted, ...] | LeaveAlone:
+    """What a container with this environment is to get; raises :class:`~weavemw.errors.InvalidCidr`.
+
+    ``default_ipalloc`` decides about a container that says nothing about it. Of
+    several entries the last one counts, as for the container's own processes.
+    """
+    value = value_in(env)
+    if value is None and not default_ipalloc:
+        return LeaveAlone(f"it has no {VARIABLE} and --no-default-ipalloc is set")
+    return parse(value or "") or LeaveAlone(f"{VARIABLE} is none")
+
+
+def value_in(env: Sequence[str]) -> str | None:
+    """The value of the last ``WEAVE_CIDR`` in a list of ``NAME=value``.
+
+    An entry without ``=`` takes the variable away, as Docker has it.
+    """
+    found: str | None = None
+    for entry in env:
+        name, equals, value = entry.partition("=")
+        if name == VARIABLE:
+            found = value if equals else None
+    return found
+
+
+def parse(value: str) -> tuple[Wanted, ...]:
+    """Read a ``WEAVE_CIDR``; nothing is wanted if it is ``none``.
+
+    Raises :class:`~weavemw.errors.InvalidCidr` with the part that is wrong and why.
+    """
+    parts = value.replace(",", " ").split()
+    if parts == ["none"]:
+        return ()
+    if "none" in parts:
+        raise InvalidCidr(value, '"none" stands alone or not at all')
+    _refuse_twice(parts, wanted := tuple(map(parse_one, parts)))
+    return wanted or (Default(),)
+
+
+def parse_one(part: str) -> Wanted:
+    """Read one element of the list; raises :class:`~weavemw.errors.InvalidCidr`."""
+    if part == "net:default":
+        return Default()
+    if part.startswith("net:"):
+        return Subnet(_subnet(part, _interface(part, part.removeprefix("net:"))))
+    return Claim(_host(part, _interface(part, part.removeprefix("ip:"))))
+
+
+def _interface(part: str, text: str) -> Interface:
+    address, slash, prefix = text.partition("/")
+    if not slash:
+        raise InvalidCidr(part, _without_prefix(text))
+    if not re.fullmatch(r"[0-9]{1,3}", prefix):
+        raise InvalidCidr(part, f'the prefix length after "/" is to be a number, not "{prefix}"')
+    try:
+        interface = ip_interface(f"{address}/{prefix}")
+    except ValueError as error:
+        raise InvalidCidr(part, _why_not(address, prefix)) from error
+    return _usable(part, interface)
+
+
+def _without_prefix(text: str) -> str:
+    if _is_address(text):
+        return f'the prefix length is missing, as in "{text}/{32 if ":" not in text else 128}"'
+    return 'expected "none", ADDRESS/PREFIX, "ip:ADDRESS/PREFIX", "net:SUBNET/PREFIX" or "net:default"'
+
+
+def _why_not(address: str, prefix: str) -> str:
+    if not _is_address(address):
+        return f'"{address}" is not an IP address'
+    return f"the prefix length {prefix} is larger than {128 if ':' in address else 32}"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_interface(text)
+    except ValueError:
+        return False
+    return "/" not in text
+
+
+def _usable(part: str, interface: Interface) -> Interface:
+    unusable = {
+        "an address with a scope": "%" in part,
+        "a multicast address": interface.ip.is_multicast,
+        "a loopback address": interface.ip.is_loopback,
+    }
+    for what in (what for what, is_so in unusable.items() if is_so):
+        raise InvalidCidr(part, f"{interface.ip} is {what}")
+    if interface.network.prefixlen == 0:
+        raise InvalidCidr(part, "a prefix length of 0 takes in every address there is")
+    return interface
+
+
+def _subnet(part: str, interface: Interface) -> Network:
+    network = interface.network
+    if interface.ip != network.network_address:
+        raise InvalidCidr(part, f'bits after the prefix are not zero; the subnet is "net:{network}"')
+    if network.prefixlen > network.max_prefixlen - 2:
+        raise InvalidCidr(part, f"a subnet of /{network.prefixlen} has no address to give; "
+                                f"it may be at most /{network.max_prefixlen - 2}")
+    return network
+
+
+def _host(part: str, interface: Interface) -> Interface:
+    """A claimed address must be a host's; in /31 and /127 both are (RFC 3021, RFC 6164)."""
+    network = interface.network
+    if network.prefixlen >= network.max_prefixlen - 1:
+        return interface
+    if interface.ip == network.network_address:
+        raise InvalidCidr(part, f'{interface.ip} is the network\'s own address; any address of it is "net:{network}"')
+    if interface.version == 4 and interface.ip == network.broadcast_address:
+        raise InvalidCidr(part, f"{interface.ip} is the broadcast address of {network}")
+    return interface
+
+
+def _refuse_twice(parts: Iterable[str], wanted: Iterable[Wanted]) -> None:
+    seen = set()
+    for part, one in zip(parts, wanted, strict=True):
+        key = one.interface.ip if isinstance(one, Claim) else one
+        if key in seen:
+            raise InvalidCidr(part, "asked for twice")
+        seen.add(key)

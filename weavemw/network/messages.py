@@ -1,0 +1,248 @@
+"""Route netlink messages as bytes: building and reading (rtnetlink(7), netlink(7)). Pure.
+
+A message here is a header without sequence number (:func:`numbered` gives it
+one), a fixed body, and attributes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, ip_address, ip_interface
+
+from weavemw.network.addresses import Interface
+from weavemw.network.plan import Plan
+
+__all__ = ["ACK", "CREATE", "DUMP", "EXCL", "IFF_LOWER_UP", "IFF_UP", "Link", "Message", "add_address", "address_of",
+           "all_addresses", "announce", "attribute", "attributes", "bridge", "complaint", "delete_address",
+           "delete_link", "get_link", "inside", "links_of", "multicast_route", "numbered", "read_link", "responses",
+           "set_link", "veth"]
+
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE = 24
+
+REQUEST, ACK, EXCL, CREATE, DUMP = 0x1, 0x4, 0x200, 0x400, 0x300
+DUMP_INTERRUPTED = 0x10
+
+IFF_UP, IFF_LOWER_UP = 0x1, 0x10000
+
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
+IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_EXT_MASK = 20, 26, 28, 29
+IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
+IFLA_BR_STP_STATE, IFLA_BR_MCAST_SNOOPING = 5, 23
+IFLA_INET_CONF, IPV4_DEVCONF_ARP_NOTIFY = 1, 22
+RTEXT_FILTER_SKIP_STATS = 8
+
+IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
+IFA_F_NODAD = 0x02
+RTA_DST, RTA_OIF = 1, 4
+RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_LINK, RTN_UNICAST = 254, 3, 253, 1
+
+NLMSGERR_ATTR_MSG = 1
+NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
+
+AF_INET, AF_INET6 = 2, 10
+
+_HEADER, _LINK, _ADDRESS = struct.Struct("=IHHII"), struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
+_ROUTE, _ATTRIBUTE = struct.Struct("=BBBBBBBBI"), struct.Struct("=HH")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One request; ``what`` completes "can't …"."""
+
+    kind: int
+    flags: int
+    body: bytes
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An interface; ``master`` is the index of the bridge that it is a port of, or 0."""
+
+    index: int
+    name: str
+    flags: int
+    mtu: int = 0
+    master: int = 0
+    mac: str = ""
+    kind: str = ""
+    alias: str = ""
+
+
+def numbered(message: Message, sequence: int) -> bytes:
+    """The message as it is sent."""
+    return _HEADER.pack(16 + len(message.body), message.kind, message.flags | REQUEST, sequence, 0) + message.body
+
+
+def attribute(kind: int, value: bytes | int | str) -> bytes:
+    """One attribute, padded; an ``int`` is 32 bits, a ``str`` ends with a zero byte."""
+    if isinstance(value, int):
+        value = struct.pack("=I", value)
+    elif isinstance(value, str):
+        value = value.encode() + b"\0"
+    return _ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def veth(name: str, peer: str, *, mac: str, mtu: int, namespace: int, master: int) -> Message:
+    """A pair whose peer is made directly in the namespace (a file descriptor), and whose host end is a port."""
+    inside = (_LINK.pack(0, 0, 0, 0, 0) + attribute(IFLA_IFNAME, peer) + attribute(IFLA_MTU, mtu)
+              + attribute(IFLA_ADDRESS, bytes.fromhex(mac.replace(":", ""))) + attribute(IFLA_NET_NS_FD, namespace))
+    data = attribute(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, inside))
+    body = (_link(0) + attribute(IFLA_IFNAME, name) + attribute(IFLA_MTU, mtu) + attribute(IFLA_MASTER, master)
+            + attribute(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, "veth") + data))
+    return Message(RTM_NEWLINK, ACK | CREATE | EXCL, body, f"make the veth pair {name}, {peer}")
+
+
+def bridge(name: str, *, mac: bytes) -> Message:
+    """A bridge without spanning tree, that floods multicast: a port forwards at once, and IPv6 finds its neighbours.
+
+    Its MAC address is given, since else it would be that of one of its ports, and change with them.
+    """
+    data = attribute(IFLA_BR_STP_STATE, 0) + attribute(IFLA_BR_MCAST_SNOOPING, b"\0")
+    body = (_link(0) + attribute(IFLA_IFNAME, name) + attribute(IFLA_ADDRESS, mac)
+            + attribute(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, "bridge") + attribute(IFLA_INFO_DATA, data)))
+    return Message(RTM_NEWLINK, ACK | CREATE | EXCL, body, f"make the bridge {name}")
+
+
+def set_link(name: str = "", *, index: int = 0, up: bool = False, mtu: int = 0, alias: str = "",
+             arp_notify: bool = False) -> Message:
+    """Change an interface, found by index or by name; what isn't given stays."""
+    body = _link(index, IFF_UP if up else 0)
+    body += attribute(IFLA_IFNAME, name) if not index else b""
+    body += attribute(IFLA_MTU, mtu) if mtu else b""
+    body += attribute(IFLA_IFALIAS, alias.encode()) if alias else b""
+    body += attribute(IFLA_AF_SPEC, _ARP_NOTIFY) if arp_notify else b""
+    return Message(RTM_NEWLINK, ACK, body, f"set up {name or f'interface {index}'}")
+
+
+_ARP_NOTIFY = attribute(AF_INET, attribute(IFLA_INET_CONF, attribute(IPV4_DEVCONF_ARP_NOTIFY, 1)))
+
+
+def announce(index: int, mac: str) -> Message:
+    """Set the MAC address that it has anyway: the kernel then announces its addresses (arp_notify, ndisc_notify)."""
+    body = _link(index) + attribute(IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+    return Message(RTM_NEWLINK, ACK, body, f"announce the addresses of interface {index}")
+
+
+def delete_link(name: str) -> Message:
+    """Remove an interface; of a veth pair both ends go."""
+    return Message(RTM_DELLINK, ACK, _link(0) + attribute(IFLA_IFNAME, name), f"remove {name}")
+
+
+def get_link(name: str) -> Message:
+    """Ask for an interface by name."""
+    body = _link(0) + attribute(IFLA_IFNAME, name) + attribute(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    return Message(RTM_GETLINK, 0, body, f"find the interface {name}")
+
+
+def links_of(master: int) -> Message:
+    """Ask for all ports of a bridge; kernels that don't filter answer with all interfaces."""
+    body = _link(0) + attribute(IFLA_MASTER, master) + attribute(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    return Message(RTM_GETLINK, DUMP, body, "list the interfaces")
+
+
+def add_address(index: int, interface: Interface) -> Message:
+    """Give an interface an address, without duplicate address detection: the allocator knows."""
+    what = f"give interface {index} the address {interface}"
+    return Message(RTM_NEWADDR, ACK | CREATE | EXCL, _address(index, interface), what)
+
+
+def delete_address(index: int, interface: Interface) -> Message:
+    """Take an address from an interface."""
+    return Message(RTM_DELADDR, ACK, _address(index, interface), f"take the address {interface} from interface {index}")
+
+
+def all_addresses() -> Message:
+    """Ask for the addresses of all interfaces."""
+    return Message(RTM_GETADDR, DUMP, _ADDRESS.pack(0, 0, 0, 0, 0), "list the addresses")
+
+
+def multicast_route(index: int) -> Message:
+    """Let all IPv4 multicast (224.0.0.0/4) leave by this interface."""
+    body = (_ROUTE.pack(AF_INET, 4, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_LINK, RTN_UNICAST, 0)
+            + attribute(RTA_DST, ip_address("224.0.0.0").packed) + attribute(RTA_OIF, index))
+    return Message(RTM_NEWROUTE, ACK | CREATE, body, f"let multicast leave by interface {index}")
+
+
+def inside(plan: Plan, index: int) -> tuple[Message, ...]:
+    """Everything that ``ethwe`` is to have, in the kernel's order: a route needs an interface that is up."""
+    addresses = (add_address(index, interface) for interface in plan.addresses)
+    route = (multicast_route(index),) if plan.multicast_route else ()
+    return (*addresses, set_link(index=index, up=True, arp_notify=True), *route)
+
+
+def responses(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Kind, flags, sequence number and body of each message in what a socket received."""
+    at = 0
+    while at + 16 <= len(data):
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, at)
+        if length < 16:
+            return
+        yield kind, flags, sequence, data[at + 16:at + length]
+        at += length + (-length % 4)
+
+
+def attributes(data: bytes, at: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Kind (without its flags) and value of each attribute."""
+    while at + 4 <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        if length < 4:
+            return
+        yield kind & 0x3FFF, data[at + 4:at + length]
+        at += length + (-length % 4)
+
+
+def complaint(flags: int, body: bytes) -> tuple[int, str]:
+    """The errno (0: it worked) and the kernel's own words, if any, of an NLMSG_ERROR."""
+    errno, original = struct.unpack_from("=iI", body)
+    if not flags & NLM_F_ACK_TLVS:
+        return -errno, ""
+    at = 4 + (16 if flags & NLM_F_CAPPED else original + (-original % 4))
+    words = [value for kind, value in attributes(body, at) if kind == NLMSGERR_ATTR_MSG]
+    return -errno, words[0].rstrip(b"\0").decode(errors="replace") if words else ""
+
+
+def read_link(body: bytes) -> Link:
+    """An interface from an RTM_NEWLINK."""
+    _, _, index, flags, _ = _LINK.unpack_from(body)
+    found = dict(attributes(body, _LINK.size))
+    kind = dict(attributes(found.get(IFLA_LINKINFO, b""))).get(IFLA_INFO_KIND, b"")
+    return Link(index, _text(found.get(IFLA_IFNAME, b"")), flags, _int(found.get(IFLA_MTU)),
+                _int(found.get(IFLA_MASTER)), found.get(IFLA_ADDRESS, b"").hex(":"), _text(kind),
+                _text(found.get(IFLA_IFALIAS, b"")))
+
+
+def address_of(body: bytes, index: int) -> Interface | None:
+    """The address in an RTM_NEWADDR, if it is this interface's, and not one that the kernel made (link-local)."""
+    _, prefix, _, _, its_index = _ADDRESS.unpack_from(body)
+    found = dict(attributes(body, _ADDRESS.size))
+    interface = ip_interface((found.get(IFA_LOCAL) or found[IFA_ADDRESS], prefix))
+    made_by_kernel = interface.version == 6 and interface.is_link_local
+    return interface if its_index == index and not made_by_kernel else None
+
+
+def _link(index: int, flags: int = 0) -> bytes:
+    return _LINK.pack(0, 0, index, flags, flags)
+
+
+def _address(index: int, interface: Interface) -> bytes:
+    packed, network = interface.ip.packed, interface.network
+    family = AF_INET if interface.version == 4 else AF_INET6
+    body = _ADDRESS.pack(family, network.prefixlen, 0, 0, index)
+    body += attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
+    if isinstance(interface, IPv4Interface):
+        return body + (attribute(IFA_BROADCAST, network.broadcast_address.packed) if network.prefixlen < 31 else b"")
+    return body + attribute(IFA_FLAGS, IFA_F_NODAD)
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="replace")
+
+
+def _int(value: bytes | None) -> int:
+    return int.from_bytes(value, "little" if struct.pack("=H", 1) == b"\1\0" else "big") if value else 0

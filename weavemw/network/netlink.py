@@ -1,0 +1,372 @@
+"""Interfaces in the host and in containers, by route netlink alone: no forks, nothing opened before it is needed.
+
+A netlink socket speaks of the namespace in which it was opened, whoever uses it
+later. So one thread of the process enters containers' namespaces, opens a
+socket there, and goes home; all other threads stay where they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import itertools
+import os
+import queue
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from weavemw.errors import NetworkError
+from weavemw.network import messages
+from weavemw.network.addresses import Interface
+from weavemw.network.messages import IFF_LOWER_UP, IFF_UP, Link, Message
+from weavemw.network.plan import ETHWE, Ethwe, HostInterface, Plan, host_names, is_host_name
+
+__all__ = ["NetlinkNetwork", "NetlinkSocket", "ensure_bridge", "setns"]
+
+T = TypeVar("T")
+
+_SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
+_OWN_NAMESPACE = "/proc/thread-self/ns/net"
+_CLONE_NEWNET = 0x40000000
+_LIMIT = 10.0  # seconds that the kernel has for an answer
+
+
+def setns(descriptor: int) -> None:
+    """Move the calling thread into a network namespace (setns(2); ``os.setns`` is there from Python 3.12 on)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(descriptor, _CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+class NetlinkSocket:
+    """A route netlink socket in the namespace of the thread that makes it; used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        self._sequence = itertools.count(1)
+        self._socket.settimeout(_LIMIT)
+        with contextlib.suppress(OSError):  # kernels before 4.12 have no words for their complaints
+            self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
+            self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it; more than once is fine."""
+        self._socket.close()
+
+    def do(self, *wanted: Message) -> None:
+        """Send all, and see each acknowledged; the first complaint is raised.
+
+        The kernel goes on with the others after a complaint: undoing is the caller's.
+        """
+        sent = {next(self._sequence): message for message in wanted}
+        self._send(sent)
+        complaints = []
+        while sent:
+            for kind, flags, sequence, body in self._receive(next(iter(sent.values()))):
+                if kind == messages.NLMSG_ERROR and (message := sent.pop(sequence, None)):
+                    complaints.append((message, *messages.complaint(flags, body)))
+        for message, number, words in complaints:
+            _raise_for(message, number, words)
+
+    def ask(self, wanted: Message) -> list[bytes]:
+        """Bodies of the answers to a question, or to a dump."""
+        sequence = next(self._sequence)
+        self._send({sequence: wanted})
+        found: list[bytes] = []
+        while True:
+            for kind, flags, its_sequence, body in self._receive(wanted):
+                if its_sequence != sequence:
+                    continue
+                if kind == messages.NLMSG_ERROR:
+                    _raise_for(wanted, *messages.complaint(flags, body))
+                if flags & messages.DUMP_INTERRUPTED:
+                    raise NetworkError(f"can't {wanted.what}: it changed meanwhile")
+                if kind == messages.NLMSG_DONE:
+                    return found
+                found.append(body)
+            if found and not wanted.flags & messages.DUMP:
+                return found
+
+    def link(self, name: str) -> Link | None:
+        """The interface of this name."""
+        try:
+            return messages.read_link(self.ask(messages.get_link(name))[0])
+        except _NoSuchThing:
+            return None
+
+    def _send(self, sent: dict[int, Message]) -> None:
+        self._socket.send(b"".join(messages.numbered(message, number) for number, message in sent.items()))
+
+    def _receive(self, wanted: Message) -> Iterator[tuple[int, int, int, bytes]]:
+        try:
+            return messages.responses(self._socket.recv(65536))
+        except OSError as error:
+            raise NetworkError(f"can't {wanted.what}: the kernel gave no answer ({error})") from error
+
+
+class _NoSuchThing(NetworkError):
+    """What was to be changed or removed is not there."""
+
+
+class _Exists(NetworkError):
+    """What was to be made is there already."""
+
+
+_KINDS: dict[int, type[NetworkError]] = {errno.ENODEV: _NoSuchThing, errno.EADDRNOTAVAIL: _NoSuchThing,
+                                         errno.EEXIST: _Exists}
+
+
+def _raise_for(message: Message, number: int, words: str) -> None:
+    if number:
+        said = f" ({words})" if words else ""
+        raise _KINDS.get(number, NetworkError)(f"can't {message.what}: {os.strerror(number)}{said}")
+
+
+class _Visitor:
+    """The one thread that enters other network namespaces; it is started when first needed, anew after a fork."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pid = 0
+        self._visits: queue.SimpleQueue[tuple[int, Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+
+    def inside(self, namespace: int, action: Callable[[], T]) -> T:
+        """The result of ``action``, done in the namespace of this descriptor."""
+        self._start()
+        future: Future[T] = Future()
+        self._visits.put((namespace, action, future))
+        return future.result(_LIMIT)
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._pid != os.getpid():
+                self._pid, self._visits = os.getpid(), queue.SimpleQueue()
+                threading.Thread(target=_visit, args=(self._visits,), name="weave-namespaces", daemon=True).start()
+
+
+def _visit(visits: queue.SimpleQueue[tuple[int, Callable[[], Any], Future[Any]]]) -> None:
+    home = os.open(_OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+    while True:
+        namespace, action, future = visits.get()
+        try:
+            setns(namespace)
+            future.set_result(action())
+        except BaseException as error:  # noqa: BLE001  # it is the caller's
+            future.set_exception(error)
+        finally:
+            setns(home)
+        del action, future
+
+
+class NetlinkNetwork:
+    """:class:`~weavemw.network.plan.Network` on a bridge of this host; it is made if it is missing.
+
+    ``mtu`` is in bytes; 0 means the bridge's own.
+    """
+
+    def __init__(self, bridge: str = "weave", mtu: int = 0) -> None:
+        self.bridge = bridge
+        self.mtu = mtu
+        self._visitor = _Visitor()
+
+    @contextlib.contextmanager
+    def namespace(self, pid: int) -> Iterator[_ContainerNamespace]:
+        descriptor = _open_namespace(pid)
+        try:
+            with NetlinkSocket() as host, self._visitor.inside(descriptor, NetlinkSocket) as inside:
+                yield _ContainerNamespace(self, descriptor, host, inside)
+        finally:
+            os.close(descriptor)
+
+    def detach(self, container_id: str) -> bool:
+        with NetlinkSocket() as host:
+            found = [name for name in host_names(container_id) if _belongs(host.link(name), container_id)]
+            return sum(_deleted(host, name) for name in found) > 0
+
+    def interfaces(self) -> tuple[HostInterface, ...]:
+        with NetlinkSocket() as host:
+            bridge = host.link(self.bridge)
+            links = map(messages.read_link, host.ask(messages.links_of(bridge.index))) if bridge else ()
+            return tuple(HostInterface(link.name, link.alias) for link in links
+                         if bridge and link.master == bridge.index and is_host_name(link.name))
+
+    def delete(self, host_interface: str) -> bool:
+        with NetlinkSocket() as host:
+            return _deleted(host, host_interface)
+
+    def port(self, host: NetlinkSocket) -> Link:
+        """The bridge that host ends are enslaved to."""
+        return host.link(self.bridge) or _made(host, self.bridge, self.mtu)
+
+    def inside(self, namespace: int, action: Callable[[], T]) -> T:
+        """The result of an action done in another namespace."""
+        return self._visitor.inside(namespace, action)
+
+
+class _ContainerNamespace:
+    """:class:`~weavemw.network.plan.Namespace`: two sockets, one here and one in the container."""
+
+    def __init__(self, network: NetlinkNetwork, descriptor: int, host: NetlinkSocket, inside: NetlinkSocket) -> None:
+        self._network, self._descriptor = network, descriptor
+        self._host, self._inside = host, inside
+        self._plan: Plan | None = None
+        self._name = ""
+        self._index = 0
+
+    def ethwe(self) -> Ethwe | None:
+        link = self._inside.link(ETHWE)
+        if link is None:
+            return None
+        up = link.flags & IFF_UP and link.flags & IFF_LOWER_UP
+        return Ethwe(link.mac, bool(up), self._addresses(link.index))
+
+    def prepare(self, plan: Plan) -> str:
+        with contextlib.suppress(_NoSuchThing):
+            self._inside.do(messages.delete_link(ETHWE)) if self._inside.link(ETHWE) else None
+        self._plan, self._name = plan, self._make(plan)
+        try:
+            self._furnish(plan)
+        except BaseException:
+            self.undo()
+            raise
+        return self._name
+
+    def commit(self) -> None:
+        plan = self._prepared()
+        self._host.do(messages.set_link(self._name, up=True, alias=plan.container_id))
+        self._inside.do(messages.announce(self._index, plan.mac))
+
+    def readdress(self, addresses: Iterable[Interface]) -> None:
+        link = self._inside.link(ETHWE)
+        if link is None:
+            raise NetworkError(f"there is no {ETHWE} to give addresses to")
+        has, wanted = self._addresses(link.index), tuple(addresses)
+        self._allow_ipv6(wanted)
+        self._inside.do(*(messages.add_address(link.index, one) for one in wanted if one not in has),
+                        *(messages.delete_address(link.index, one) for one in has if one not in wanted),
+                        messages.announce(link.index, link.mac))
+
+    def undo(self) -> None:
+        name, self._name = self._name, ""
+        if name:
+            _deleted(self._host, name)
+
+    def _prepared(self) -> Plan:
+        if self._plan is None:
+            raise NetworkError("nothing was prepared")
+        return self._plan
+
+    def _make(self, plan: Plan) -> str:
+        bridge = self._network.port(self._host)
+        for name in host_names(plan.container_id):
+            if self._make_named(name, plan, bridge):
+                return name
+        raise NetworkError(f"no name is left for the host interface of {plan.container_id[:12]}")
+
+    def _make_named(self, name: str, plan: Plan, bridge: Link) -> bool:
+        pair = messages.veth(name, ETHWE, mac=plan.mac, mtu=self._network.mtu or bridge.mtu,
+                             namespace=self._descriptor, master=bridge.index)
+        try:
+            self._host.do(pair)
+        except _Exists:
+            if not _belongs(self._host.link(name), plan.container_id):
+                return False
+            _deleted(self._host, name)
+            self._host.do(pair)
+        return True
+
+    def _furnish(self, plan: Plan) -> None:
+        link = self._inside.link(ETHWE)
+        if link is None:
+            raise NetworkError(f"{ETHWE} went away while it was made")
+        self._index = link.index
+        self._allow_ipv6(plan.addresses)
+        self._inside.do(*messages.inside(plan, link.index))
+
+    def _addresses(self, index: int) -> tuple[Interface, ...]:
+        found = (messages.address_of(body, index) for body in self._inside.ask(messages.all_addresses()))
+        return tuple(one for one in found if one is not None)
+
+    def _allow_ipv6(self, addresses: Iterable[Interface]) -> None:
+        if any(one.version == 6 for one in addresses):
+            self._network.inside(self._descriptor, _allow_ipv6)
+
+
+def _allow_ipv6() -> None:
+    """Undo Docker's turning IPv6 off: netlink can't, and /proc/sys is that of the thread's namespace."""
+    try:
+        _write_sysctl("disable_ipv6", "0")
+        _write_sysctl("ndisc_notify", "1")
+    except OSError as error:
+        raise NetworkError(f"can't use IPv6 in the container: {error.strerror}") from error
+
+
+def _write_sysctl(name: str, value: str) -> None:
+    with open(f"/proc/sys/net/ipv6/conf/{ETHWE}/{name}", "w", encoding="ascii") as file:
+        file.write(value)
+
+
+def _open_namespace(pid: int) -> int:
+    try:
+        descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NetworkError(f"can't open the network namespace of process {pid}: {error.strerror}") from error
+    if _is_own(descriptor):
+        os.close(descriptor)
+        raise NetworkError(f"process {pid} uses the host's own network namespace; nothing is attached there")
+    return descriptor
+
+
+def _is_own(descriptor: int) -> bool:
+    return os.path.samestat(os.fstat(descriptor), os.stat(_OWN_NAMESPACE))
+
+
+def _belongs(link: Link | None, container_id: str) -> bool:
+    """Whether a host interface is this container's: that of an earlier incarnation, or one never committed."""
+    return link is not None and link.kind == "veth" and link.alias in ("", container_id)
+
+
+def _deleted(host: NetlinkSocket, name: str) -> bool:
+    try:
+        host.do(messages.delete_link(name))
+    except _NoSuchThing:
+        return False
+    return True
+
+
+def ensure_bridge(name: str, mtu: int = 0) -> None:
+    """Make the bridge if it is missing, and let it be up, with this MTU in bytes (0: as it is).
+
+    Raises :class:`~weavemw.errors.NetworkError`, also if something else has the name.
+    """
+    with NetlinkSocket() as host:
+        _made(host, name, mtu)
+
+
+def _made(host: NetlinkSocket, name: str, mtu: int) -> Link:
+    with contextlib.suppress(_Exists):
+        host.do(messages.bridge(name, mac=_random_mac()))
+    link = host.link(name)
+    if link is None or link.kind != "bridge":
+        raise NetworkError(f"{name} is not a bridge but {(link and link.kind) or 'something else'}")
+    host.do(messages.set_link(name, up=True, mtu=mtu))
+    return host.link(name) or link
+
+
+def _random_mac() -> bytes:
+    first, *rest = secrets.token_bytes(6)
+    return bytes([first & 0xFC | 0x02, *rest])

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import functools
 import io
 import itertools
@@ -40,8 +41,11 @@ __all__ = ["TestHost", "destroy", "join", "sweep", "why_not"]
 
 _NAMESPACES = Path("/run/netns")
 _CGROUPS = Path("/sys/fs/cgroup")
+_SWEEP_LOCK = Path("/run/weavemw-test-hosts.lock")
 _NAME = re.compile(r"wh(\d+)-\d+")
 _READY_WITHIN = 60.0
+#: The distribution's programs before all others: what is tested should not depend on what else is on the machine.
+_PATH = f"/usr/sbin:/usr/bin:/sbin:/bin:{os.environ.get('PATH', os.defpath)}"
 _count = itertools.count(1)
 _joints = itertools.count()
 
@@ -49,8 +53,8 @@ _joints = itertools.count()
 class TestHost:
     """A network namespace with its own dockerd, containerd, ``docker0`` and images (busybox, scratch-true).
 
-    ``engine_root`` names a root file system whose Docker Engine is used instead of the machine's (see
-    make-engine-root). ``daemon_options`` are further arguments for dockerd.
+    ``engine_root`` names a directory made by make-engine-root, whose Docker Engine, CLI and CLI plugins are used
+    instead of the machine's. ``daemon_options`` are further arguments for dockerd.
     """
 
     __test__ = False  # pytest: not a class of tests
@@ -63,6 +67,7 @@ class TestHost:
         self.docker_host = f"unix://{self.socket}"
         self.state_dir, self.run_dir = self.dir / "weave-state", self.dir / "weave-run"
         self.engine_root = Path(engine_root) if engine_root else None
+        self.path = f"{self.engine_root}/engine:{_PATH}" if self.engine_root else _PATH
         self.daemon_options = [*(["--live-restore"] if live_restore else []), *daemon_options]
         self._images = images
         self._children: list[subprocess.Popen[Any]] = []
@@ -114,7 +119,7 @@ class TestHost:
             "DOCKER_CONFIG": str(self.dir / "docker-config"),
             "WEAVEMW_STATE_DIR": str(self.state_dir),
             "WEAVEMW_RUN_DIR": str(self.run_dir),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
+            "PATH": f"{Path(sys.executable).parent}:{self.path}",
         }
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("DOCKER_", "WEAVE", "NOTIFY_SOCKET"))}
         return kept | own | dict(extra or {})
@@ -181,6 +186,9 @@ class TestHost:
         self.dir.mkdir(mode=0o755)
         for directory in (self.state_dir, self.run_dir, self.dir / "docker-config"):
             directory.mkdir()
+        if self.engine_root:
+            plugins = self.engine_root / "usr/libexec/docker/cli-plugins"
+            (self.dir / "docker-config/cli-plugins").symlink_to(plugins)
         (self.dir / "daemon.json").write_text("{}")
         (self.dir / "containerd.toml").write_text(_CONTAINERD_TOML.format(dir=self.dir))
 
@@ -198,7 +206,10 @@ class TestHost:
         ]
 
     def _program(self, name: str) -> str:
-        return _found(name)
+        path = shutil.which(name, path=self.path)
+        if path is None:
+            raise FileNotFoundError(f"{name}: not found in {self.path}")
+        return path
 
     def _import_images(self) -> None:
         self.docker("import", "--change", 'CMD ["sh"]', "-", "busybox:latest", input=busybox_root(), text=False)
@@ -225,7 +236,8 @@ def why_not() -> str | None:
     """Why there can be no test host here, or None if there can."""
     if os.geteuid() != 0:
         return "needs root: test hosts are network namespaces with a dockerd each"
-    missing = [name for name in ("dockerd", "containerd", "docker", "iptables", "ip", "nsenter") if not _which(name)]
+    needed = ("dockerd", "containerd", "docker", "iptables", "ip", "nsenter")
+    missing = [name for name in needed if not shutil.which(name, path=_PATH)]
     if missing:
         return f"needs {', '.join(missing)} (apt-get install docker.io iptables iproute2 util-linux)"
     return None if _static_busybox() else "needs a static busybox (apt-get install busybox-static)"
@@ -285,7 +297,7 @@ def _add_file(tar: tarfile.TarFile, name: str, content: bytes, mode: int) -> Non
 
 def _static_busybox() -> str:
     """The path of a busybox that needs no library, or an empty string."""
-    path = _which("busybox")
+    path = shutil.which("busybox", path=_PATH)
     return path if path and b"ld-linux" not in Path(path).read_bytes()[:4096] else ""
 
 
@@ -309,11 +321,18 @@ def destroy(name: str) -> None:
 
 def sweep() -> list[str]:
     """Destroy the hosts of processes that are gone (killed test runs, say); returns their names."""
-    left = {p.name for p in (*_entries(_NAMESPACES), *_entries(Path(tempfile.gettempdir())))}
-    dead = sorted(name for name in left if (made := _NAME.fullmatch(name)) and not Path(f"/proc/{made[1]}").exists())
-    for name in dead:
-        destroy(name)
+    with _SWEEP_LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        left = {path.name for path in (*_entries(_NAMESPACES), *_entries(Path(tempfile.gettempdir())))}
+        dead = sorted(filter(_is_orphan, left))
+        for name in dead:
+            destroy(name)
     return dead
+
+
+def _is_orphan(name: str) -> bool:
+    made = _NAME.fullmatch(name)
+    return made is not None and not Path(f"/proc/{made[1]}").exists()
 
 
 def _end_processes(name: str) -> None:
@@ -364,8 +383,10 @@ def _mounts_under(directory: Path) -> list[str]:
 
 def _remove_shim_sockets(name: str) -> None:
     """Shims listen outside the host's directory, and were given no time to tidy up."""
-    for address in _directory(name).glob("containerd-run/io.containerd.runtime.v2.task/*/*/address"):
-        Path(address.read_text().removeprefix("unix://")).unlink(missing_ok=True)
+    for bundle in _directory(name).glob("containerd-run/*.task/*/*"):
+        for told in ("address", "bootstrap.json"):  # containerd 1, containerd 2
+            if (bundle / told).exists() and (made := re.search(r'unix://([^"\s]+)', (bundle / told).read_text())):
+                Path(made[1]).unlink(missing_ok=True)
 
 
 def _remove_cgroups(name: str) -> None:
@@ -422,18 +443,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:  # no such namespace, or a process that is ending
         return None
     return status.st_dev, status.st_ino
-
-
-def _which(name: str) -> str | None:
-    """The distribution's program if it is there, else the first on PATH."""
-    return shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin") or shutil.which(name)
-
-
-def _found(name: str) -> str:
-    path = _which(name)
-    if path is None:
-        raise FileNotFoundError(f"{name}: not installed")
-    return path
 
 
 def _checked(argv: Sequence[str], *, input: str | bytes | None = None, check: bool = True,  # noqa: A002

@@ -1,0 +1,189 @@
+"""Where the proxy listens: endpoints as Docker writes them, and sockets bound to them.
+
+An endpoint is ``[tcp://][address]:port`` (an IPv6 address in brackets) or
+``[unix://]/path``. Sockets are bound here and not by the WSGI server, because
+a unix socket through which Docker is reached must never, not for a moment, be
+open to more people than Docker's own socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from weavemw.errors import SettingsError
+
+__all__ = ["Listener", "Tcp", "Unix", "bind", "parse", "same_endpoint"]
+
+_TCP = re.compile(r"(?:tcp://)?(?:\[(?P<six>[^\]]*)\]|(?P<host>[^:/\[\]]*)):(?P<port>[0-9]+)/?")
+_WILDCARDS = frozenset({"0.0.0.0", "::"})
+_BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Unix:
+    """A unix socket, by its absolute path."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix://{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tcp:
+    """A TCP address; ``host`` is a name or an address, without brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"tcp://[{self.host}]:{self.port}" if ":" in self.host else f"tcp://{self.host}:{self.port}"
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it stands for every address of the host."""
+        return self.host in _WILDCARDS
+
+    def seen_from(self, host: str = "") -> Tcp:
+        """The address to connect to: a wildcard becomes ``host``, or the loopback address."""
+        if not self.is_wildcard:
+            return self
+        return Tcp(host or ("::1" if ":" in self.host else "127.0.0.1"), self.port)
+
+
+Listener = Unix | Tcp
+
+
+def parse(endpoint: str) -> Listener:
+    """Read an endpoint; raises :class:`~weavemw.errors.SettingsError` for what is none."""
+    path = endpoint.removeprefix("unix://")
+    if path.startswith("/"):
+        return Unix(os.path.normpath(path))
+    match = _TCP.fullmatch(endpoint)
+    if match is None or not 0 < int(match["port"]) < 65536:
+        raise SettingsError(f"listener {endpoint!r}: write tcp://address:port or unix:///path")
+    return Tcp(match["six"] or match["host"] or ("::" if match["six"] is not None else "0.0.0.0"), int(match["port"]))
+
+
+def same_endpoint(one: Listener, other: Listener) -> bool:
+    """Whether both lead to the same socket; a wildcard is the same as each address with its port."""
+    if isinstance(one, Unix) and isinstance(other, Unix):
+        return os.path.realpath(one.path) == os.path.realpath(other.path)
+    if isinstance(one, Tcp) and isinstance(other, Tcp):
+        return one.port == other.port and (one.host == other.host or one.is_wildcard or other.is_wildcard)
+    return False
+
+
+def bind(listener: Listener, like: os.stat_result) -> socket.socket:
+    """A listening socket; a unix socket has owner, group and mode of ``like`` from the moment it exists.
+
+    Must be called before threads are started: the umask and the effective
+    group, which are the process's own, are changed while the socket is bound.
+    A socket file on which nobody listens is replaced. Raises
+    :class:`~weavemw.errors.SettingsError` if the address can't be had.
+    """
+    try:
+        return _bind_unix(listener.path, like) if isinstance(listener, Unix) else _bind_tcp(listener)
+    except OSError as error:
+        raise SettingsError(f"can't listen on {listener}: {error.strerror or error}") from error
+
+
+def _bind_tcp(listener: Tcp) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        listener.host, listener.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    with _listening(socket.socket(family, kind, protocol)) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind(address)
+    return sock
+
+
+def _bind_unix(path: str, like: os.stat_result) -> socket.socket:
+    _remove_stale(path)
+    with _listening(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as sock:
+        try:
+            _bind_as_owner(sock, path, like)
+        except PermissionError:
+            _bind_closed(sock, path, like)
+    return sock
+
+
+def _bind_as_owner(sock: socket.socket, path: str, like: os.stat_result) -> None:
+    # The kernel takes the inode's owner and mode from the process that binds:
+    # so there is no moment at which they are others.
+    if like.st_uid != os.geteuid():
+        raise PermissionError
+    with _umask(0o777 & ~like.st_mode), _effective_group(like.st_gid):
+        sock.bind(path)
+
+
+def _bind_closed(sock: socket.socket, path: str, like: os.stat_result) -> None:
+    # Another owner than ourselves: nobody may connect until all is set.
+    with _umask(0o777):
+        sock.bind(path)
+    os.chown(path, like.st_uid, like.st_gid, follow_symlinks=False)
+    Path(path).chmod(stat.S_IMODE(like.st_mode))
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        what = "a symbolic link" if stat.S_ISLNK(mode) else "there is something else, not a socket"
+        raise SettingsError(f"can't listen on unix://{path}: {what}")
+    if _answers(path):
+        raise SettingsError(f"can't listen on unix://{path}: somebody listens there already")
+    os.unlink(path)
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except BlockingIOError:  # its queue is full: somebody is there
+            return True
+        except ConnectionRefusedError:
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def _listening(sock: socket.socket) -> Iterator[socket.socket]:
+    try:
+        yield sock
+        sock.listen(_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+
+
+@contextlib.contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextlib.contextmanager
+def _effective_group(group: int) -> Iterator[None]:
+    before = os.getegid()
+    if group == before:
+        yield
+        return
+    os.setegid(group)
+    try:
+        yield
+    finally:
+        os.setegid(before)

@@ -1,0 +1,81 @@
+"""Who runs: a small file in the run directory, locked as long as its writer lives.
+
+The lock is POSIX's (``fcntl``): the kernel drops it when the process ends,
+however it ends, and tells anybody who may read the file who holds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+from weavemw.errors import Conflict, SettingsError
+
+__all__ = ["PROXY", "RunFile", "running"]
+
+#: The proxy's file in the run directory.
+PROXY = "proxy.json"
+
+_FLOCK = "hhqqi"  # struct flock: l_type, l_whence, l_start, l_len, l_pid
+
+
+class RunFile:
+    """Holds ``path`` for this process, with ``facts`` about it for others to read.
+
+    Raises :class:`~weavemw.errors.Conflict` if another process holds it.
+    The facts are readable for everybody: no secrets.
+    """
+
+    def __init__(self, path: Path, facts: dict[str, Any], *, what: str) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise SettingsError(f"can't write {path}: {error.strerror}") from error
+        self._lock(what)
+        data = json.dumps(facts).encode()
+        os.pwrite(self._fd, data, 0)
+        os.ftruncate(self._fd, len(data))
+
+    def _lock(self, what: str) -> None:
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = _holder(self._fd)
+            os.close(self._fd)
+            raise Conflict(f"{what} is already running (pid {holder})") from error
+
+    def close(self) -> None:
+        """Give the file up."""
+        os.close(self._fd)
+
+
+def running(path: Path) -> dict[str, Any] | None:
+    """The facts of whoever holds ``path``, with its ``pid``; ``None`` when nobody does."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        holder = _holder(fd)
+        return _facts(fd) | {"pid": holder} if holder else None
+    finally:
+        os.close(fd)
+
+
+def _holder(fd: int) -> int:
+    question = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    kind, *_, pid = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, question))
+    return 0 if kind == fcntl.F_UNLCK else int(pid)
+
+
+def _facts(fd: int) -> dict[str, Any]:
+    with contextlib.suppress(ValueError):  # held, and about to be written
+        return dict(json.loads(os.pread(fd, 1 << 20, 0)))
+    return {}

@@ -1,0 +1,250 @@
+"""The proxy as a program: listeners, gunicorn, and what runs beside the requests.
+
+:func:`serve` binds the listeners itself (see :mod:`weavemw.listeners`) and
+hands them to an embedded gunicorn. ``python -m weavemw.server`` is
+``weave launch-proxy --foreground``; :func:`options` are the same options for
+people who start gunicorn themselves (``conf/gunicorn.conf.py``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gunicorn import util
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.http import errors as http_errors
+from gunicorn.workers.gthread import ThreadWorker
+
+from weavemw import __version__, listeners, runfile, wait
+from weavemw.errors import SettingsError
+from weavemw.listeners import Listener, Tcp
+from weavemw.settings import Settings
+
+__all__ = ["Worker", "bind_all", "configure_logging", "options", "serve", "start"]
+
+log = logging.getLogger(__name__)
+
+_LOG_FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
+_LOG_DATE = "[%Y-%m-%d %H:%M:%S %z]"
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108  # gunicorn makes its own unpredictable, unlinked file there
+_PR_SET_PDEATHSIG = 1
+
+#: What gunicorn's parser can object to, where the answer is not 400 (RFC 9110, RFC 6585).
+_STATUS = {
+    http_errors.ForbiddenProxyRequest: (403, "Forbidden"),
+    http_errors.LimitRequestLine: (414, "URI Too Long"),
+    http_errors.ExpectationFailed: (417, "Expectation Failed"),
+    http_errors.LimitRequestHeaders: (431, "Request Header Fields Too Large"),
+    http_errors.UnsupportedTransferCoding: (501, "Not Implemented"),
+}
+_OUR_FAULT = (http_errors.ConfigurationProblem, http_errors.InvalidResponseHeader,
+              http_errors.InvalidResponseHeaderName)
+
+
+class Worker(ThreadWorker):
+    """gunicorn's gthread worker, whose own answers are Docker's: JSON with a ``message``."""
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
+        """Answer what the application never saw (a request that can't be read), or failed at."""
+        status, reason, message = _answer_to(exc)
+        if status == 500:
+            self.log.exception("Error handling request %s %s", getattr(req, "method", "?"), getattr(req, "uri", "?"))
+        else:
+            self.log.warning("Refused a request from %s: %s", addr[0] if addr else "the unix socket", exc)
+        try:
+            util.write_nonblock(client, _error_response(status, reason, message))
+        except OSError as error:  # the client went away before it got its answer
+            self.log.debug("Could not answer: %s", error)
+
+
+def serve(settings: Settings, load: Callable[[], Any] | None = None) -> None:
+    """Run the proxy in the foreground until SIGTERM or SIGINT; doesn't return.
+
+    ``load`` makes the WSGI app, in each worker; by default it is
+    :func:`weavemw.app.build`. Raises :class:`~weavemw.errors.WeaveError` for
+    everything that keeps the proxy from starting.
+    """
+    configure_logging(settings.log_level)
+    Arbiter(_Application(settings, load or _loader(settings), bind=start(settings))).run()
+
+
+@functools.cache
+def start(settings: Settings) -> list[str]:
+    """What is done once, before any worker: gives gunicorn's ``bind``.
+
+    Takes the run file, installs the wait program, binds the listeners. Called
+    again in the same process (gunicorn reloading its configuration), it gives
+    the same. Raises :class:`~weavemw.errors.WeaveError`.
+    """
+    if os.geteuid() != 0:
+        raise SettingsError("the proxy must be root: it makes network interfaces in containers' namespaces")
+    runfile.RunFile(settings.run_dir / runfile.PROXY, facts(settings), what="weave proxy")
+    wait.install(settings.state_dir)
+    return [f"fd://{sock.detach()}" for sock in bind_all(settings)]
+
+
+def facts(settings: Settings) -> dict[str, Any]:
+    """What the running proxy tells ``weave status``, ``env`` and ``config`` by its run file."""
+    return {
+        "version": __version__,
+        "listeners": [str(listeners.parse(each)) for each in settings.listeners],
+        "docker_host": settings.docker_host,
+        "router_address": settings.router_address,
+        "state_dir": str(settings.state_dir),
+        "started": time.time(),
+    }
+
+
+def options(settings: Settings) -> dict[str, Any]:
+    """gunicorn's settings for the proxy, but for ``bind``."""
+    return {
+        "worker_class": Worker,
+        "workers": settings.workers,
+        "threads": settings.threads,
+        "worker_connections": 10_000,
+        "worker_tmp_dir": _SHARED_MEMORY if os.path.isdir(_SHARED_MEMORY) else None,
+        "proc_name": "weaveproxy",
+        "loglevel": settings.log_level,
+        "timeout": 60,
+        "graceful_timeout": 3,
+        "keepalive": 75,
+        "max_requests": 0,
+        "limit_request_line": 0,
+        "limit_request_field_size": 1 << 20,
+        "limit_request_fields": 1000,
+        # A client must not be able to say what its request's path or scheme is, but by the request line:
+        # gunicorn believes such headers from every client of a unix socket.
+        "forwarder_headers": "",
+        "secure_scheme_headers": {},
+        "forwarded_allow_ips": "",
+        "control_socket_disable": True,
+        "post_fork": _end_with_master,
+        "post_worker_init": lambda worker: _start_background(settings, worker),
+        "worker_exit": lambda server, worker: _stop_background(worker),
+    }
+
+
+def bind_all(settings: Settings) -> list[socket.socket]:
+    """Bind every listener of ``settings``, or none; unix sockets are made like Docker's socket.
+
+    Raises :class:`~weavemw.errors.SettingsError`, also for a listener that is
+    Docker's own socket: the proxy would talk to itself.
+    """
+    wanted = [listeners.parse(each) for each in settings.listeners]
+    _refuse_loop(wanted, settings)
+    like = _docker_socket(settings)
+    bound: list[socket.socket] = []
+    try:
+        for listener in wanted:
+            bound.append(listeners.bind(listener, like))
+    except BaseException:
+        close_all(bound)
+        raise
+    _warn_of_open([each for each in wanted if isinstance(each, Tcp)])
+    return bound
+
+
+def close_all(sockets: list[socket.socket]) -> None:
+    """Close listening sockets, and remove the files of unix sockets."""
+    for sock in sockets:
+        name = sock.getsockname()
+        sock.close()
+        if isinstance(name, str):
+            Path(name).unlink(missing_ok=True)
+
+
+class _Application(BaseApplication):
+    cfg: Any
+
+    def __init__(self, settings: Settings, load: Callable[[], Any], bind: list[str]) -> None:
+        self._options = options(settings) | {"bind": bind}
+        self._load = load
+        super().__init__()
+
+    def load(self) -> Any:
+        return self._load()
+
+    def load_config(self) -> None:
+        for name, value in self._options.items():
+            self.cfg.set(name, value)
+
+
+def _loader(settings: Settings) -> Callable[[], Any]:
+    def load() -> Any:
+        from weavemw.app import build  # not before the fork: the stack belongs to the worker
+
+        return build(settings)
+
+    return load
+
+
+def _start_background(settings: Settings, worker: Any) -> None:
+    worker.background = None
+
+
+def _stop_background(worker: Any) -> None:
+    if getattr(worker, "background", None) is not None:
+        worker.background.stop()
+
+
+def _end_with_master(_server: Any, _worker: Any) -> None:
+    # A worker that outlives a killed master would keep the addresses from the next one.
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _docker_socket(settings: Settings) -> os.stat_result:
+    try:
+        return os.stat(settings.docker_socket)
+    except OSError as error:
+        raise SettingsError(f"no Docker at {settings.docker_socket}: {error.strerror}") from error
+
+
+def _refuse_loop(wanted: list[Listener], settings: Settings) -> None:
+    docker = listeners.parse(settings.docker_host)
+    for listener in wanted:
+        if listeners.same_endpoint(listener, docker):
+            raise SettingsError(f"listener {listener} is the Docker socket itself: "
+                                "the proxy would talk to itself; choose another -H or DOCKER_HOST")
+
+
+def _warn_of_open(tcp: list[Tcp]) -> None:
+    if tcp:
+        log.warning("%s without TLS: whoever reaches it is root on this host; "
+                    "`weave launch-proxy -H unix:///var/run/weave.sock` opens no port", ", ".join(map(str, tcp)))
+
+
+def configure_logging(level: str) -> None:
+    """Log to stderr in gunicorn's own format."""
+    logging.basicConfig(level=level.upper(), format=_LOG_FORMAT, datefmt=_LOG_DATE, stream=sys.stderr)
+
+
+def _answer_to(exc: BaseException) -> tuple[int, str, str]:
+    if not isinstance(exc, http_errors.ParseException) or isinstance(exc, _OUR_FAULT):
+        return 500, "Internal Server Error", "the weave proxy failed; its log says why"
+    status, reason = _STATUS.get(type(exc), (400, "Bad Request"))
+    return status, reason, str(exc)
+
+
+def _error_response(status: int, reason: str, message: str) -> bytes:
+    body = json.dumps({"message": message}).encode() + b"\n"
+    head = (f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n")
+    return head.encode() + body
+
+
+if __name__ == "__main__":
+    from weavemw.cli import main  # the edge, where options and environment are read
+
+    main(["launch-proxy", "--foreground", *sys.argv[1:]])

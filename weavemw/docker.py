@@ -8,10 +8,10 @@ Every call has a limit.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import requests
 import requests_unixsocket
@@ -89,6 +89,36 @@ class DockerClient:
         """The JSON that the daemon answers to ``GET path``."""
         return self._call("GET", path).json()
 
+    def find(self, container: str) -> dict[str, Any] | None:
+        """All that inspect says about a container, or ``None`` if there is none of that name."""
+        reply = self._call("GET", f"/containers/{_segment(container)}/json", also=(404,))
+        return dict(reply.json()) if reply.status_code == 200 else None
+
+    def import_image(self, name: str, root: bytes, *, changes: Sequence[str] = ()) -> None:
+        """Make an image from a tar of its root; ``changes`` are Dockerfile instructions (``docker import``)."""
+        repository, _, tag = name.partition(":")
+        query = urlencode([("fromSrc", "-"), ("repo", repository), ("tag", tag), *(("changes", c) for c in changes)])
+        self._call("POST", f"/images/create?{query}", data=root, content_type="application/x-tar")
+
+    def create(self, name: str, body: Mapping[str, Any]) -> str:
+        """Make a container; gives its id."""
+        reply = self._call("POST", f"/containers/create?name={_segment(name)}", data=json.dumps(body).encode())
+        return str(reply.json()["Id"])
+
+    def start(self, container: str) -> None:
+        """Start a container; no error if it runs."""
+        self._call("POST", f"/containers/{_segment(container)}/start", also=(304,))
+
+    def stop(self, container: str, grace: int) -> None:
+        """Stop a container: SIGTERM, and SIGKILL after ``grace`` seconds; no error if it is not running or gone."""
+        self._call("POST", f"/containers/{_segment(container)}/stop?t={grace}", also=(304, 404),
+                   timeout=self.timeout + grace)
+
+    def logs(self, container: str, lines: int) -> str:
+        """The last lines that a container without a terminal wrote, stdout and stderr together."""
+        path = f"/containers/{_segment(container)}/logs?stdout=1&stderr=1&tail={lines}"
+        return b"".join(_payloads(self._call("GET", path).content)).decode(errors="replace")
+
     @contextmanager
     def _stream(self, path: str) -> Iterator[requests.Response]:
         reply = self._call("GET", path, stream=True, timeout=(self.timeout, None))
@@ -96,10 +126,12 @@ class DockerClient:
             yield reply
 
     def _call(self, method: str, path: str, *, also: tuple[int, ...] = (), stream: bool = False,
-              timeout: float | tuple[float, float | None] | None = None) -> requests.Response:
+              timeout: float | tuple[float, float | None] | None = None, data: bytes | None = None,
+              content_type: str = "application/json") -> requests.Response:
+        headers = {"Content-Type": content_type} if data is not None else {}
         try:
             reply = self._session.request(method, self._base + path, stream=stream, allow_redirects=False,
-                                          timeout=timeout or self.timeout)
+                                          timeout=timeout or self.timeout, data=data, headers=headers)
         except requests.RequestException as error:
             raise DockerUnreachable(f"Docker at {self.socket_path} did not answer: {error}") from error
         if reply.status_code >= 300 and reply.status_code not in also:
@@ -109,6 +141,14 @@ class DockerClient:
 
 def _segment(name: str) -> str:
     return quote(name, safe="")
+
+
+def _payloads(data: bytes) -> Iterator[bytes]:
+    """The payloads of Docker's multiplexed stream: frames of stream number, three zeros, length, payload."""
+    while len(data) >= 8:
+        end = 8 + int.from_bytes(data[4:8], "big")
+        yield data[8:end]
+        data = data[end:]
 
 
 def _message(reply: requests.Response) -> str:

@@ -14,10 +14,10 @@ from ipaddress import IPv4Interface, ip_address, ip_interface
 from weavemw.network.addresses import Interface
 from weavemw.network.plan import Plan
 
-__all__ = ["ACK", "CREATE", "DUMP", "EXCL", "IFF_LOWER_UP", "IFF_UP", "Link", "Message", "add_address", "address_of",
-           "all_addresses", "announce", "attribute", "attributes", "bridge", "complaint", "delete_address",
-           "delete_link", "get_link", "inside", "links_of", "multicast_route", "numbered", "read_link", "responses",
-           "set_link", "veth"]
+__all__ = ["ACK", "CREATE", "DUMP", "EXCL", "IFF_LOWER_UP", "IFF_RUNNING", "IFF_UP", "Link", "Message", "add_address",
+           "address_of", "all_addresses", "announce", "attribute", "attributes", "bridge", "complaint",
+           "delete_address", "delete_link", "get_link", "inside", "links_of", "multicast_route", "numbered",
+           "read_link", "responses", "set_link", "veth"]
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -27,7 +27,7 @@ RTM_NEWROUTE = 24
 REQUEST, ACK, EXCL, CREATE, DUMP = 0x1, 0x4, 0x200, 0x400, 0x300
 DUMP_INTERRUPTED = 0x10
 
-IFF_UP, IFF_LOWER_UP = 0x1, 0x10000
+IFF_UP, IFF_RUNNING, IFF_LOWER_UP = 0x1, 0x40, 0x10000
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_EXT_MASK = 20, 26, 28, 29

@@ -24,14 +24,15 @@ from typing import Any, Self, TypeVar
 from weavemw.errors import NetworkError
 from weavemw.network import messages
 from weavemw.network.addresses import Interface
-from weavemw.network.messages import IFF_LOWER_UP, IFF_UP, Link, Message
+from weavemw.network.messages import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, Link, Message
 from weavemw.network.plan import ETHWE, Ethwe, HostInterface, Plan, host_names, is_host_name
 
 __all__ = ["NetlinkNetwork", "NetlinkSocket", "ensure_bridge", "setns"]
 
 T = TypeVar("T")
 
-_SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
+_SOL_NETLINK, _ADD_MEMBERSHIP, _CAP_ACK, _EXT_ACK = 270, 1, 10, 11
+_LINK_GROUP = 1
 _OWN_NAMESPACE = "/proc/thread-self/ns/net"
 _CLONE_NEWNET = 0x40000000
 _LIMIT = 10.0  # seconds that the kernel has for an answer
@@ -108,6 +109,18 @@ class NetlinkSocket:
         except _NoSuchThing:
             return None
 
+    def watch_links(self) -> None:
+        """From now on be told of each change of an interface."""
+        self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _LINK_GROUP)
+
+    def wait_for(self, index: int, flags: int) -> None:
+        """Wait for the word that an interface has all these flags; :meth:`watch_links` came first."""
+        wanted = messages.get_link(f"interface {index} with carrier")
+        while True:
+            for kind, _, _, body in self._receive(wanted):
+                if kind == messages.RTM_NEWLINK and _is_so(messages.read_link(body), index, flags):
+                    return
+
     def _send(self, sent: dict[int, Message]) -> None:
         self._socket.send(b"".join(messages.numbered(message, number) for number, message in sent.items()))
 
@@ -116,6 +129,10 @@ class NetlinkSocket:
             return messages.responses(self._socket.recv(65536))
         except OSError as error:
             raise NetworkError(f"can't {wanted.what}: the kernel gave no answer ({error})") from error
+
+
+def _is_so(link: Link, index: int, flags: int) -> bool:
+    return link.index == index and link.flags & flags == flags
 
 
 class _NoSuchThing(NetworkError):
@@ -247,7 +264,9 @@ class _ContainerNamespace:
 
     def commit(self) -> None:
         plan = self._prepared()
+        self._inside.watch_links()
         self._host.do(messages.set_link(self._name, up=True, alias=plan.container_id))
+        self._inside.wait_for(self._index, IFF_LOWER_UP | IFF_RUNNING)  # before that the kernel drops what is sent
         self._inside.do(messages.announce(self._index, plan.mac))
 
     def readdress(self, addresses: Iterable[Interface]) -> None:

@@ -1,0 +1,33 @@
+# make test     set up, then ruff, mypy and every test (without root: the unit tests)
+# make demo     set up, then two containers on the weave network, found by name; takes down what it started
+# make lint     ruff and mypy
+# make bench    the measurements
+# make setup    install what is missing: Debian packages (as root), and .venv
+# make clean    remove what these made in this directory
+
+BIN = .venv/bin
+
+.PHONY: help setup lint test demo bench clean
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+setup:
+	@scripts/setup
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+demo: setup
+	@examples/demo.sh
+
+bench: setup
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

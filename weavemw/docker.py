@@ -133,7 +133,7 @@ class DockerClient:
             reply = self._session.request(method, self._base + path, stream=stream, allow_redirects=False,
                                           timeout=timeout or self.timeout, data=data, headers=headers)
         except requests.RequestException as error:
-            raise DockerUnreachable(f"Docker at {self.socket_path} did not answer: {error}") from error
+            raise DockerUnreachable(f"Docker at {self.socket_path} did not answer: {_cause(error)}") from error
         if reply.status_code >= 300 and reply.status_code not in also:
             raise DockerError(reply.status_code, _message(reply))
         return reply
@@ -141,6 +141,18 @@ class DockerClient:
 
 def _segment(name: str) -> str:
     return quote(name, safe="")
+
+
+def _cause(error: BaseException) -> str:
+    """What the system said, in place of three libraries' words about it."""
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, OSError) and chain.strerror:
+            return chain.strerror
+        chain = chain.__cause__ or chain.__context__
+    return str(error)
 
 
 def _payloads(data: bytes) -> Iterator[bytes]:

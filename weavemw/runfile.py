@@ -25,39 +25,39 @@ _FLOCK = "hhqqi"  # struct flock: l_type, l_whence, l_start, l_len, l_pid
 
 
 class RunFile:
-    """Holds ``path`` for this process, with ``facts`` about it for others to read.
+    """Holds ``path`` for this process; ``what`` it is stands in the message for a second one.
 
     Raises :class:`~weavemw.errors.Conflict` if another process holds it.
-    The facts are readable for everybody: no secrets.
     """
 
-    def __init__(self, path: Path, facts: dict[str, Any], *, what: str) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, what: str) -> None:
         try:
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise SettingsError(f"can't write {path}: {error.strerror}") from error
         self._lock(what)
-        data = json.dumps(facts).encode()
-        os.pwrite(self._fd, data, 0)
-        os.ftruncate(self._fd, len(data))
+        os.ftruncate(self._fd, 0)
+
+    def write(self, facts: dict[str, Any]) -> None:
+        """Say what serves now. Everybody may read it: no secrets."""
+        os.pwrite(self._fd, json.dumps(facts).encode(), 0)
+
+    def close(self) -> None:
+        """Give the file up."""
+        os.close(self._fd)
 
     def _lock(self, what: str) -> None:
         try:
             fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = _holder(self._fd)
-            os.close(self._fd)
+            self.close()
             raise Conflict(f"{what} is already running (pid {holder})") from error
-
-    def close(self) -> None:
-        """Give the file up."""
-        os.close(self._fd)
 
 
 def running(path: Path) -> dict[str, Any] | None:
-    """The facts of whoever holds ``path``, with its ``pid``; ``None`` when nobody does."""
+    """The facts of whoever holds ``path``, with its ``pid``; nothing but that while it starts; ``None`` if nobody."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -76,6 +76,6 @@ def _holder(fd: int) -> int:
 
 
 def _facts(fd: int) -> dict[str, Any]:
-    with contextlib.suppress(ValueError):  # held, and about to be written
+    with contextlib.suppress(ValueError):  # held by one that doesn't serve yet
         return dict(json.loads(os.pread(fd, 1 << 20, 0)))
     return {}

@@ -90,9 +90,11 @@ def start(settings: Settings) -> list[str]:
     """
     if os.geteuid() != 0:
         raise SettingsError("the proxy must be root: it makes network interfaces in containers' namespaces")
-    runfile.RunFile(settings.run_dir / runfile.PROXY, facts(settings), what="weave proxy")
+    held = runfile.RunFile(settings.run_dir / runfile.PROXY, what="weave proxy")
     wait.install(settings.state_dir)
-    return [f"fd://{sock.detach()}" for sock in bind_all(settings)]
+    bind = [f"fd://{sock.detach()}" for sock in bind_all(settings)]
+    held.write(facts(settings))
+    return bind
 
 
 def facts(settings: Settings) -> dict[str, Any]:

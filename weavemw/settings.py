@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from weavemw import listeners
 from weavemw.errors import SettingsError
 
 __all__ = ["DEFAULT_LISTENERS", "ENVIRONMENT", "Settings"]
@@ -64,6 +65,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         self.docker_socket  # noqa: B018  # raises for a host that is no socket
+        for listener in self.listeners:
+            listeners.parse(listener)
+        if min(self.workers, self.threads) < 1:
+            raise SettingsError("workers and threads: at least one of each")
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise SettingsError(f"log level {self.log_level!r}: choose debug, info, warning or error")
         try:
@@ -99,11 +104,25 @@ class Settings:
         """Make settings from environment variables; unknown variables are not ours to judge."""
         return cls.from_mapping(settings_in(environ))
 
+    def to_environ(self) -> dict[str, str]:
+        """The environment that :meth:`from_environ` reads these settings from."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {_PREFIX + name.upper(): _text(value) for name, value in values.items() if value is not None}
+
 
 def settings_in(environ: Mapping[str, str]) -> dict[str, str]:
     """The settings that an environment holds, as field names and strings."""
-    names = {f"{_PREFIX}{f.name.upper()}": f.name for f in dataclasses.fields(Settings)} | ENVIRONMENT
-    return {field: environ[variable] for variable, field in names.items() if environ.get(variable)}
+    return {field: environ[variable] for variable, field in _VARIABLES.items() if environ.get(variable)}
+
+
+#: Every variable and its field; where a field has two, the one of its own comes last and wins.
+_VARIABLES = ENVIRONMENT | {f"{_PREFIX}{f.name.upper()}": f.name for f in dataclasses.fields(Settings)}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _converted(name: str, kind: str, value: object) -> object:
@@ -121,7 +140,7 @@ def _boolean(text: str) -> bool:
     raise ValueError("choose true or false")
 
 
-_CONVERTERS = {
+_CONVERTERS: dict[str, Callable[[str], object]] = {
     "str": str,
     "int": int,
     "float": float,

@@ -1,0 +1,78 @@
+"""``python -m weavemw.router``: the router in the foreground, with the options of ``weave launch-router``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Any
+
+import click
+
+from weavemw.errors import BadRequest, SettingsError, WeaveError
+from weavemw.router.allocator import parse_subnet
+from weavemw.router.main import run
+from weavemw.router.settings import RouterSettings, network_setting
+
+
+class _Network(click.ParamType[Any]):
+    name = "CIDR"
+
+    def __init__(self, kind: type[Any]) -> None:
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return network_setting(value, self._kind) if isinstance(value, str) else value
+        except SettingsError as error:
+            self.fail(error.message, param, ctx)
+
+
+def _clients(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[Any, ...]:
+    try:
+        return tuple(map(parse_subnet, values))
+    except BadRequest as error:
+        raise click.BadParameter(error.message) from error
+
+
+_D = RouterSettings()
+_V4, _V6 = _Network(IPv4Network), _Network(IPv6Network)
+
+
+@click.command()
+@click.option("--ipalloc-range", "range", type=_V4, default=_D.range, help="Range that addresses are given from.")
+@click.option("--ipalloc-default-subnet", "default_subnet", type=_V4,
+              help="Where they come from unless told otherwise.")
+@click.option("--ipalloc-range6", "range6", type=_V6, help="Range of IPv6; none unless given.")
+@click.option("--no-dns", "dns", flag_value=False, default=True, help="No DNS server.")
+@click.option("--dns-domain", default=_D.dns_domain, show_default=True)
+@click.option("--dns-ttl", default=_D.dns_ttl, show_default=True, help="Seconds that answers may be kept.")
+@click.option("--dns-listen", multiple=True, metavar="ADDRESS", help="Instead of the bridges' addresses; repeatable.")
+@click.option("--dns-port", default=_D.dns_port, show_default=True)
+@click.option("--dns-client", "dns_clients", multiple=True, callback=_clients, metavar="CIDR",
+              help="A further network that is answered; repeatable.")
+@click.option("--upstream", multiple=True, metavar="HOST[:PORT]", help="Resolver, instead of the host's; repeatable.")
+@click.option("--resolv-conf", type=click.Path(path_type=Path), default=_D.resolv_conf, show_default=True)
+@click.option("--http-addr", "http_address", default=_D.http_address, show_default=True, metavar="HOST:PORT")
+@click.option("--state-dir", type=click.Path(path_type=Path), default=_D.state_dir, show_default=True)
+@click.option("--docker-host", default=_D.docker_host, show_default=True)
+@click.option("--docker-bridge", default=_D.docker_bridge, show_default=True)
+@click.option("--bridge", default=_D.bridge, show_default=True, help="Name of the weave bridge; empty for none.")
+@click.option("--mtu", default=_D.mtu, show_default=True)
+@click.option("--nickname", default=_D.nickname, show_default=True)
+@click.option("--force", is_flag=True, help="Accept a range that overlaps a route of this host.")
+@click.option("--log-level", default=_D.log_level, show_default=True)
+def main(**options: Any) -> None:
+    """Run the weave router in the foreground: addresses, names, DNS and the bridge of this host."""
+    try:
+        settings = RouterSettings(**options)
+        logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s: %(asctime)s %(message)s")
+        run(settings)
+    except WeaveError as error:
+        click.echo(f"weave router: {error.message}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(prog_name="weave-router")

@@ -1,0 +1,214 @@
+"""Answers to DNS packets: bytes in, bytes out. Pure.
+
+The plain question for a known name is answered by hand from the zone's table, in
+a few microseconds; so are its siblings (other types, unknown names of the domain,
+EDNS as resolvers send it). A packet that is neither is read by dnspython before
+anything is said about it. What is not ours is to be forwarded as it came.
+
+An answer never is longer than its question's sender said it takes (RFC 1035:
+512 bytes over UDP; RFC 6891: what EDNS says, here at most 1,232), a refusal never
+is longer than the question, and a response is never answered.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import dns.exception
+import dns.message
+
+from weavemw.router.zone import SOA, Zone, record
+
+__all__ = ["MAX_UDP", "REFUSED", "SERVFAIL", "Question", "Verdict", "answer", "is_answer_to", "question_of",
+           "refusal", "truncated"]
+
+#: The largest answer over UDP: what fits everywhere unfragmented (DNS Flag Day 2020).
+MAX_UDP = 1232
+_PLAIN_UDP = 512
+_MAX_TCP = 65535
+
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = range(6)
+_IN, _ANY, _OPT = 1, 255, 41
+_TRANSFERS = (251, 252)
+_HEADER = 12
+_QR_AA, _TC, _RA = 0x84, 0x02, 0x80
+_PLAIN_COUNTS = b"\0\1\0\0\0\0\0\0"
+_EDNS_COUNTS = b"\0\1\0\0\0\0\0\1"
+
+
+class Verdict(enum.Enum):
+    """What to do with a packet that is not answered here."""
+
+    DROP = "drop"
+    FORWARD = "forward"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a packet asks; ``name`` in wire format and lower case, ``end`` is where the question ends.
+
+    ``limit`` is the length of the longest answer that the sender takes, ``edns`` whether it speaks EDNS.
+    """
+
+    name: bytes
+    kind: int
+    cls: int
+    end: int
+    limit: int
+    edns: bool
+
+
+def answer(query: bytes, zone: Zone, *, tcp: bool = False) -> bytes | Verdict:
+    """The answer to a packet, or what else is to be done with it. Never raises."""
+    end = query.find(b"\0", _HEADER) + 5
+    known = zone.records.get(query[_HEADER:end - 4].lower())
+    if (known is not None and query[4:12] == _PLAIN_COUNTS and query[2] < 2 and end == len(query)
+            and query[end - 2:end] == b"\0\1"):
+        found = known.get(query[end - 3] | query[end - 4] << 8)
+        if found and end + sum(map(len, found)) <= _PLAIN_UDP:
+            return _short(query, end, found)
+    return _answer(query, zone, tcp)
+
+
+def _short(query: bytes, end: int, found: Sequence[bytes]) -> bytes:
+    """All there is to say to a plain question whose answer fits."""
+    if len(found) > 1:
+        found = random.sample(found, len(found))
+    return b"%b%c\x80\0\1%b\0\0\0\0%b%b" % (query[:2], _QR_AA | query[2], len(found).to_bytes(2, "big"),
+                                            query[_HEADER:end], b"".join(found))
+
+
+def _answer(query: bytes, zone: Zone, tcp: bool) -> bytes | Verdict:
+    if len(query) < _HEADER or query[2] & 0x80:
+        return Verdict.DROP
+    if query[2] & 0x78:
+        return refusal(query, NOTIMP)
+    question = question_of(query, tcp=tcp)
+    if question is None:
+        return refusal(query, FORMERR)
+    return _reply(query, question, zone)
+
+
+def _reply(query: bytes, question: Question, zone: Zone) -> bytes | Verdict:
+    if question.cls != _IN or question.kind in _TRANSFERS:
+        return refusal(query, REFUSED, question)
+    known = zone.records.get(question.name)
+    if known is not None:
+        return _known(query, question, zone, known)
+    if zone.covers(question.name):
+        return _denial(query, question, zone, NOERROR if zone.is_parent(question.name) else NXDOMAIN)
+    of_network = zone.reverse_of(question.name)
+    if of_network is not None:
+        return _denial(query, question, zone, NOERROR if of_network else NXDOMAIN)
+    return Verdict.FORWARD
+
+
+def _known(query: bytes, question: Question, zone: Zone, known: dict[int, tuple[bytes, ...]]) -> bytes:
+    wanted = known.keys() if question.kind == _ANY else [question.kind]
+    found = [each for kind in wanted for each in known.get(kind, ())]
+    if not found:
+        return _denial(query, question, zone, NOERROR)
+    random.shuffle(found)
+    return _message(query, question, NOERROR, found)
+
+
+def _denial(query: bytes, question: Question, zone: Zone, rcode: int) -> bytes:
+    """No such name, or no such type: with the SOA record that says for how long that holds (RFC 2308)."""
+    soa = record(SOA, zone.ttl, zone.soa)
+    start = _zone_start(question.name, zone.wire_domain)
+    return _message(query, question, rcode, (), (0xC000 | _HEADER + start).to_bytes(2, "big") + soa[2:])
+
+
+def _zone_start(name: bytes, domain: bytes) -> int:
+    """Where in a name its zone begins: the domain, or else what is above its first label."""
+    if name.endswith(domain):
+        return len(name) - len(domain)
+    return min(name[0] + 1, len(name) - 1)
+
+
+def _message(query: bytes, question: Question, rcode: int, answers: Sequence[bytes], authority: bytes = b"") -> bytes:
+    opt = _opt() if question.edns else b""
+    answers, whole = _fitting(answers, question.limit - question.end - len(opt) - len(authority))
+    flags = bytes((_QR_AA | (query[2] & 1) | (0 if whole else _TC), _RA | rcode))
+    counts = b"".join(count.to_bytes(2, "big") for count in (1, len(answers), bool(authority), bool(opt)))
+    return query[:2] + flags + counts + query[_HEADER:question.end] + b"".join(answers) + authority + opt
+
+
+def _fitting(answers: Sequence[bytes], room: int) -> tuple[Sequence[bytes], bool]:
+    if sum(map(len, answers)) <= room:
+        return answers, True
+    fitting: list[bytes] = []
+    for each in answers:
+        room -= len(each)
+        if room < 0:
+            break
+        fitting.append(each)
+    return fitting, False
+
+
+def _opt() -> bytes:
+    return b"\0" + _OPT.to_bytes(2, "big") + MAX_UDP.to_bytes(2, "big") + bytes(6)
+
+
+def question_of(query: bytes, *, tcp: bool = False) -> Question | None:
+    """The one question of a packet; ``None`` if there is no such thing in it."""
+    end = _name_end(query, _HEADER)
+    if end is None or end + 4 > len(query) or query[4:6] != b"\0\1":
+        return None
+    size = _edns_size(query, end + 4)
+    if size is None:
+        return None
+    limit = _MAX_TCP if tcp else min(max(size, _PLAIN_UDP), MAX_UDP)
+    return Question(query[_HEADER:end].lower(), int.from_bytes(query[end:end + 2], "big"),
+                    int.from_bytes(query[end + 2:end + 4], "big"), end + 4, limit, size >= 0)
+
+
+def _name_end(packet: bytes, at: int) -> int | None:
+    """Where a name without compression ends; a question's name has nothing before it to refer to."""
+    start = at
+    while at < len(packet) and packet[at] < 64 and at - start < 255:
+        if packet[at] == 0:
+            return at + 1
+        at += packet[at] + 1
+    return None
+
+
+def _edns_size(query: bytes, at: int) -> int | None:
+    """The size that a packet's EDNS record gives, -1 without one, ``None`` if the packet's rest is malformed."""
+    if query[4:12] == _PLAIN_COUNTS and at == len(query):
+        return -1
+    if (query[4:12] == _EDNS_COUNTS and query[at:at + 3] == b"\0\0\x29" and query[at + 6:at + 7] == b"\0"
+            and at + 11 + int.from_bytes(query[at + 9:at + 11], "big") == len(query)):
+        return int.from_bytes(query[at + 3:at + 5], "big")
+    return _unusual_size(query)
+
+
+def _unusual_size(query: bytes) -> int | None:
+    try:
+        message = dns.message.from_wire(query, question_only=False)
+    except (dns.exception.DNSException, ValueError):
+        return None
+    return message.payload if message.edns >= 0 else -1
+
+
+def refusal(query: bytes, rcode: int, question: Question | None = None) -> bytes:
+    """A refusal, no longer than what it answers: the header, and the question where it could be read."""
+    flags = bytes((0x80 | (query[2] & 0x79), _RA | rcode))
+    asked = query[_HEADER:question.end] if question else b""
+    return query[:2] + flags + (b"\0\1" if question else b"\0\0") + bytes(6) + asked
+
+
+def truncated(reply: bytes, question: Question) -> bytes:
+    """An answer cut down to its question, with the flag that says so."""
+    return reply[:2] + bytes((reply[2] | _TC, reply[3])) + b"\0\1" + bytes(6) + reply[_HEADER:question.end]
+
+
+def is_answer_to(reply: bytes, query: bytes, question: Question) -> bool:
+    """Whether a packet answers this very query: id and question are the same (RFC 5452, 9.1)."""
+    return (len(reply) >= question.end and reply[:2] == query[:2] and reply[2] & 0x80 != 0 and reply[4:6] == b"\0\1"
+            and reply[_HEADER:question.end].lower() == query[_HEADER:question.end].lower())
+
+

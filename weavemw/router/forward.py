@@ -1,0 +1,157 @@
+"""Questions that are not ours go to the host's resolvers, and their answers back.
+
+Each question gets a socket of its own, so that its port is as hard to guess as
+its id (RFC 5452). Only so many are under way at a time: a flood of questions is
+answered SERVFAIL, and holds neither memory nor file descriptors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+
+from weavemw.router.dns import SERVFAIL, Question, is_answer_to, question_of, refusal, truncated
+
+__all__ = ["Forwarder", "ResolvConf", "Upstream", "nameservers"]
+
+log = logging.getLogger(__name__)
+
+#: Host and port of a resolver.
+Upstream = tuple[str, int]
+
+#: Docker's embedded resolver: it forwards to us, so we never forward to it.
+_DOCKER_EMBEDDED = "127.0.0.11"
+_REFUSING = (2, 5)
+
+
+class Forwarder:
+    """Asks ``upstreams``, one after the other, ``timeout`` seconds each; the one that answered last comes first.
+
+    ``limit`` is how many questions may be under way.
+    """
+
+    def __init__(self, upstreams: Callable[[], Sequence[Upstream]], *, timeout: float = 2.0, rounds: int = 2,
+                 limit: int = 256) -> None:
+        self.upstreams = upstreams
+        self.timeout = timeout
+        self.rounds = rounds
+        self.limit = limit
+        self.pending = 0
+        self.refused = 0
+        self._last_good: Upstream | None = None
+
+    async def ask(self, query: bytes, *, tcp: bool = False) -> bytes:
+        """The resolvers' answer to a query, for the sender of the query; SERVFAIL if there is none."""
+        question = question_of(query, tcp=tcp)
+        if question is None or self.pending >= self.limit:
+            self.refused += 1
+            return refusal(query, SERVFAIL, question)
+        self.pending += 1
+        try:
+            return await self._ask(query, question, tcp) or refusal(query, SERVFAIL, question)
+        finally:
+            self.pending -= 1
+
+    async def _ask(self, query: bytes, question: Question, tcp: bool) -> bytes | None:
+        asked = secrets.token_bytes(2) + query[2:]
+        second_best = None
+        for upstream in self._order() * self.rounds:
+            reply = await self._exchange(asked, question, upstream, tcp)
+            if reply is not None:
+                reply = query[:2] + reply[2:]
+                if reply[3] & 0x0F not in _REFUSING:
+                    self._last_good = upstream
+                    return reply
+                second_best = second_best or reply
+        return second_best
+
+    def _order(self) -> list[Upstream]:
+        return sorted(self.upstreams(), key=lambda upstream: upstream != self._last_good)
+
+    async def _exchange(self, query: bytes, question: Question, upstream: Upstream, tcp: bool) -> bytes | None:
+        reply = await self._attempt(_over_tcp if tcp else _over_udp, query, question, upstream)
+        if reply is None or tcp or not reply[2] & 0x02:
+            return reply
+        whole = await self._attempt(_over_tcp, query, question, upstream)
+        if whole is None:
+            return reply
+        return whole if len(whole) <= question.limit else truncated(whole, question)
+
+    async def _attempt(self, exchange: Callable[..., object], query: bytes, question: Question,
+                       upstream: Upstream) -> bytes | None:
+        try:
+            async with asyncio.timeout(self.timeout):
+                return await exchange(query, question, upstream)  # type: ignore[misc,no-any-return]
+        except (OSError, EOFError) as error:  # TimeoutError is one
+            log.debug("resolver %s: %s", upstream, error or type(error).__name__)
+            return None
+
+
+async def _over_udp(query: bytes, question: Question, upstream: Upstream) -> bytes:
+    loop = asyncio.get_running_loop()
+    family = socket.AF_INET6 if ":" in upstream[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as channel:
+        await loop.sock_connect(channel, upstream)
+        await loop.sock_sendall(channel, query)
+        while True:
+            reply = await loop.sock_recv(channel, 65535)
+            if is_answer_to(reply, query, question):
+                return reply
+
+
+async def _over_tcp(query: bytes, question: Question, upstream: Upstream) -> bytes:
+    reader, writer = await asyncio.open_connection(*upstream)
+    try:
+        writer.write(len(query).to_bytes(2, "big") + query)
+        reply = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+        if not is_answer_to(reply, query, question):
+            raise EOFError("an answer to something else")
+        return reply
+    finally:
+        writer.close()
+
+
+def nameservers(text: str) -> tuple[str, ...]:
+    """The addresses of a resolv.conf's ``nameserver`` lines (resolv.conf(5)); what is no address is left out."""
+    lines = [line.split() for line in text.splitlines()]
+    return tuple(dict.fromkeys(words[1] for words in lines if words[:1] == ["nameserver"] and len(words) > 1
+                               and _is_address(words[1])))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+class ResolvConf:
+    """The resolvers of a resolv.conf, read anew when it has changed, without those for which ``is_ours`` says so."""
+
+    def __init__(self, path: Path, is_ours: Callable[[str], bool]) -> None:
+        self.path = path
+        self._is_ours = is_ours
+        self._seen: tuple[int, int, int] | None = None
+        self._addresses: tuple[str, ...] = ()
+
+    def __call__(self) -> tuple[Upstream, ...]:
+        """Host and port of each resolver."""
+        self._refresh()
+        return tuple((address, 53) for address in self._addresses
+                     if address != _DOCKER_EMBEDDED and not self._is_ours(address))
+
+    def _refresh(self) -> None:
+        try:
+            status = os.stat(self.path)
+            seen = (status.st_mtime_ns, status.st_ino, status.st_size)
+            if seen != self._seen:
+                self._addresses, self._seen = nameservers(self.path.read_text("utf-8", "replace")), seen
+        except OSError as error:
+            log.warning("can't read %s, going on with what it said last: %s", self.path, error)

@@ -1,0 +1,119 @@
+"""What the router wants to know of its host: routes, and the addresses of bridges. Reads only.
+
+Netlink is opened for each look and closed again: nothing is left open over a fork.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import struct
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface, ip_network
+
+from weavemw.errors import NetworkError
+from weavemw.network import messages
+from weavemw.network.messages import DUMP, Message
+from weavemw.network.netlink import NetlinkSocket
+from weavemw.router.client import Interface
+from weavemw.router.store import Network
+
+__all__ = ["Bridge", "Route", "addresses_of", "bridges", "client_networks", "overlapping", "routes"]
+
+log = logging.getLogger(__name__)
+
+_DUMPS = 5
+_RT_TABLE_LOCAL, _RTM_GETROUTE = 255, 26
+_IFADDRMSG, _RTMSG = struct.Struct("=BBBBI"), struct.Struct("=BBBBBBBBI")
+_ALL_LINKS = Message(messages.RTM_GETLINK, DUMP, bytes(16), "list the interfaces")
+_ALL_ROUTES = Message(_RTM_GETROUTE, DUMP, bytes(_RTMSG.size), "list the routes")
+#: Docker's name for the bridge of a network: "br-" and the first twelve digits of the network's id.
+_DOCKER_NETWORK = re.compile(r"br-[0-9a-f]{12}")
+#: Routes as short as these stand for "everything": the default route, and the two halves of it that VPNs use.
+_EVERYTHING = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route of the host."""
+
+    network: Network
+    device: str
+
+    def __str__(self) -> str:
+        return f"{self.network} dev {self.device}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """A bridge of the host and its addresses."""
+
+    name: str
+    interfaces: tuple[Interface, ...] = ()
+
+
+def overlapping(ranges: Iterable[Network], known: Iterable[Route], but_of: str) -> Route | None:
+    """The first route that a range overlaps, those of the device ``but_of`` and of everything left out."""
+    ours = tuple(ranges)
+    for route in known:
+        if route.device != but_of and route.network.prefixlen > _EVERYTHING and any(map(route.network.overlaps, ours)):
+            return route
+    return None
+
+
+def addresses_of(name: str, known: Iterable[Bridge]) -> tuple[str, ...]:
+    """The addresses of a bridge, link-local ones left out."""
+    return tuple(str(interface.ip) for bridge in known if bridge.name == name
+                 for interface in bridge.interfaces if not interface.is_link_local)
+
+
+def client_networks(known: Iterable[Bridge], *names: str) -> tuple[Network, ...]:
+    """The networks of these bridges and of Docker's user-defined networks."""
+    return tuple(interface.network for bridge in known
+                 if bridge.name in names or _DOCKER_NETWORK.fullmatch(bridge.name)
+                 for interface in bridge.interfaces)
+
+
+def routes() -> tuple[Route, ...]:
+    """The unicast routes of this network namespace."""
+    with NetlinkSocket() as netlink:
+        names = {link.index: link.name for link in map(messages.read_link, _dump(netlink, _ALL_LINKS))}
+        found = [_route(body, names) for body in _dump(netlink, _ALL_ROUTES)]
+    return tuple(route for route in found if route)
+
+
+def bridges() -> tuple[Bridge, ...]:
+    """The bridges of this network namespace."""
+    with NetlinkSocket() as netlink:
+        links = [messages.read_link(body) for body in _dump(netlink, _ALL_LINKS)]
+        addresses = [_address(body) for body in _dump(netlink, messages.all_addresses())]
+    return tuple(Bridge(link.name, tuple(interface for index, interface in addresses if index == link.index))
+                 for link in links if link.kind == "bridge")
+
+
+def _dump(netlink: NetlinkSocket, wanted: Message) -> list[bytes]:
+    """The kernel begins again when what it lists has changed meanwhile, if it is asked to."""
+    for _ in range(_DUMPS - 1):
+        try:
+            return netlink.ask(wanted)
+        except NetworkError as error:
+            log.debug("%s", error)
+    return netlink.ask(wanted)
+
+
+def _address(body: bytes) -> tuple[int, Interface]:
+    _, prefix, _, _, index = _IFADDRMSG.unpack_from(body)
+    found = dict(messages.attributes(body, _IFADDRMSG.size))
+    packed = found.get(messages.IFA_LOCAL) or found[messages.IFA_ADDRESS]
+    return index, ip_interface((ip_address(packed), prefix))
+
+
+def _route(body: bytes, names: dict[int, str]) -> Route | None:
+    _, length, _, _, table, _, _, kind, _ = _RTMSG.unpack_from(body)
+    found = dict(messages.attributes(body, _RTMSG.size))
+    target, device = found.get(messages.RTA_DST), found.get(messages.RTA_OIF, b"")
+    if kind != messages.RTN_UNICAST or table == _RT_TABLE_LOCAL or not target:
+        return None
+    return Route(ip_network((ip_address(target), length)), names.get(int.from_bytes(device, sys.byteorder), "?"))

@@ -1,0 +1,127 @@
+"""Which names resolve to which addresses: durable in the router's database, published in a zone.
+
+A record belongs to a container, or to ``weave:extern`` where ``dns-add`` named
+none. It stays until its owner's records are removed, over restarts as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from weavemw.router.store import Address, Database, address_of, blob, key_of, number
+from weavemw.router.zone import Zone, canonical, is_within
+
+__all__ = ["Names", "Record"]
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One name of one address of one container; ``fqdn`` with its final dot, in the case it was given."""
+
+    owner: str
+    address: Address
+    fqdn: str
+
+    @property
+    def key(self) -> tuple[str, Address, str]:
+        """What makes two records the same: names have no case (RFC 4343)."""
+        return self.owner, self.address, self.fqdn.lower()
+
+
+class Names:
+    """All records, kept in ``database`` and published in ``zone``; changes belong into one of its transactions."""
+
+    def __init__(self, database: Database, zone: Zone) -> None:
+        self._execute = database.execute
+        self.zone = zone
+        self._records: dict[tuple[str, Address, str], Record] = {}
+        self._by_name: dict[str, dict[tuple[str, Address, str], Record]] = {}
+        self._by_address: dict[Address, dict[tuple[str, Address, str], Record]] = {}
+        self._by_owner: dict[str, dict[tuple[str, Address, str], Record]] = {}
+        self.load()
+
+    def load(self) -> None:
+        """Read all records anew."""
+        for index in (self._records, self._by_name, self._by_address, self._by_owner):
+            index.clear()
+        self.zone.clear()
+        for owner, key, fqdn in self._execute("SELECT owner, key, fqdn FROM name ORDER BY fqdn, owner, key"):
+            if is_within(fqdn, self.zone.domain):
+                self._index(Record(owner, address_of(number(key)), fqdn))
+
+    def add(self, owner: str, address: Address, fqdn: str) -> bool:
+        """Make a name resolve to an address; whether it was kept, which names outside of the domain are not.
+
+        Raises :class:`~weavemw.errors.BadRequest` for what is no host name.
+        """
+        record = Record(owner, address, canonical(fqdn))
+        if not is_within(record.fqdn, self.zone.domain):
+            return False
+        if record.key not in self._records:
+            self._execute("INSERT OR IGNORE INTO name (owner, key, fqdn) VALUES (?, ?, ?)", *_row(record))
+            self._index(record)
+        return True
+
+    def remove(self, owner: str | None = None, address: Address | None = None, fqdn: str | None = None) -> int:
+        """Remove the records that match all that is given; how many they were."""
+        name = canonical(fqdn).lower() if fqdn else None
+        found = [record for record in self._near(owner, address, name)
+                 if owner in (None, record.owner) and address in (None, record.address)
+                 and name in (None, record.fqdn.lower())]
+        for record in found:
+            self._execute("DELETE FROM name WHERE owner = ? AND key = ? AND fqdn = ?", *_row(record))
+            self._unindex(record)
+        return len(found)
+
+    def records(self) -> tuple[Record, ...]:
+        """All records, by name."""
+        return tuple(sorted(self._records.values(), key=lambda record: (record.fqdn.lower(), record.owner)))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def _near(self, owner: str | None, address: Address | None, name: str | None) -> Iterable[Record]:
+        if owner is not None:
+            return self._by_owner.get(owner, {}).values()
+        if name is not None:
+            return self._by_name.get(name, {}).values()
+        return self._by_address.get(address, {}).values() if address else self._records.values()
+
+    def _index(self, record: Record) -> None:
+        self._records[record.key] = record
+        self._by_owner.setdefault(record.owner, {})[record.key] = record
+        self._by_name.setdefault(record.fqdn.lower(), {})[record.key] = record
+        self._by_address.setdefault(record.address, {})[record.key] = record
+        self._publish(record)
+
+    def _unindex(self, record: Record) -> None:
+        del self._records[record.key]
+        _discard(self._by_owner, record.owner, record)
+        _discard(self._by_name, record.fqdn.lower(), record)
+        _discard(self._by_address, record.address, record)
+        self._publish(record)
+
+    def _publish(self, record: Record) -> None:
+        of_name = self._by_name.get(record.fqdn.lower(), {}).values()
+        self.zone.publish(record.fqdn, _once(of_name, lambda other: other.address))
+        of_address = self._by_address.get(record.address, {}).values()
+        self.zone.publish_reverse(record.address, _once(of_address, lambda other: other.fqdn))
+
+
+def _row(record: Record) -> tuple[str, bytes, str]:
+    return record.owner, blob(key_of(record.address)), record.fqdn
+
+
+def _once(records: Iterable[Record], part: Callable[[Record], T]) -> list[T]:
+    return list(dict.fromkeys(map(part, records)))
+
+
+def _discard(index: dict[K, dict[tuple[str, Address, str], Record]], key: K, record: Record) -> None:
+    del index[key][record.key]
+    if not index[key]:
+        del index[key]

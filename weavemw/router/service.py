@@ -1,0 +1,133 @@
+"""The router as one object: addresses and names behind one writer, and what it can say about itself."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import weavemw
+from weavemw.docker import Docker
+from weavemw.errors import DockerError
+from weavemw.router.allocator import Allocator
+from weavemw.router.client import Interface
+from weavemw.router.commit import GroupCommit
+from weavemw.router.names import Names, Record
+from weavemw.router.store import Address, Network, Store
+
+__all__ = ["DnsFacts", "RouterService", "peer_name"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class DnsFacts:
+    """What is to be told of the DNS server: where containers reach it, where it listens, whom it asks."""
+
+    address: str | None
+    port: int = 53
+    listening: tuple[str, ...] = ()
+    upstream: tuple[str, ...] = ()
+
+
+@dataclass
+class RouterService:
+    """What the HTTP API does. ``dns`` gives the facts of the DNS server, or ``None`` with DNS off."""
+
+    allocator: Allocator
+    names: Names
+    writer: GroupCommit
+    docker: Docker
+    peer: str
+    nickname: str = ""
+    dns: Callable[[], DnsFacts | None] = lambda: None
+    docker_questions: int = 8
+    targets: dict[str, None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._askers = ThreadPoolExecutor(self.docker_questions, "docker")
+
+    async def allocate(self, owner: str, subnet: Network | None = None) -> Interface:
+        """See :meth:`Allocator.allocate`; durable when it returns, as all changes here are."""
+        return await self.writer.run(lambda: self.allocator.allocate(owner, subnet))
+
+    async def claim(self, owner: str, interface: Interface) -> None:
+        """See :meth:`Allocator.claim`."""
+        await self.writer.run(lambda: self.allocator.claim(owner, interface))
+
+    async def free(self, owner: str, address: Address | None = None) -> None:
+        """Give back one address of an owner, or all."""
+        await self.writer.run(lambda: self.allocator.free(owner, address) if address
+                              else self.allocator.free_all(owner))
+
+    async def held(self, owner: str, subnet: Network | None = None) -> tuple[Interface, ...]:
+        """See :meth:`Allocator.held`."""
+        return await self.writer.run(lambda: self.allocator.held(owner, subnet))
+
+    async def owned(self) -> dict[str, tuple[Interface, ...]]:
+        """See :meth:`Allocator.owned`."""
+        return await self.writer.run(self.allocator.owned)
+
+    async def add_name(self, owner: str, address: Address, fqdn: str) -> bool:
+        """See :meth:`Names.add`."""
+        return await self.writer.run(lambda: self.names.add(owner, address, fqdn))
+
+    async def remove_names(self, owner: str | None, address: Address | None, fqdn: str | None) -> int:
+        """See :meth:`Names.remove`."""
+        return await self.writer.run(lambda: self.names.remove(owner, address, fqdn))
+
+    async def is_running(self, container: str) -> bool:
+        """Whether Docker says that this container runs. Raises :class:`~weavemw.errors.DockerUnreachable`."""
+        return await asyncio.get_running_loop().run_in_executor(self._askers, self._is_running, container)
+
+    async def report(self) -> dict[str, Any]:
+        """All there is to say about this router, as data for JSON."""
+        in_use = await self.writer.run(self.allocator.held_count)
+        router = {"Name": self.peer, "NickName": self.nickname, "Targets": list(self.targets),
+                  "Peers": [{"Name": self.peer, "NickName": self.nickname, "Connections": []}]}
+        return {"Version": weavemw.__version__, "Router": router, "IPAM": self._ipam(in_use), "DNS": self._dns()}
+
+    async def close(self) -> None:
+        """Finish what was begun."""
+        await self.writer.close()
+        self._askers.shutdown(wait=False, cancel_futures=True)
+
+    def entry(self, record: Record) -> dict[str, object]:
+        """A name as the API lists it."""
+        return {"ContainerID": record.owner, "Origin": self.peer, "Addr": str(record.address),
+                "Hostname": record.fqdn, "Version": 0, "Tombstone": 0}
+
+    def _is_running(self, container: str) -> bool:
+        try:
+            return self.docker.inspect(container).running
+        except DockerError as error:
+            if error.status == 404:
+                return False
+            raise
+
+    def _ipam(self, in_use: int) -> dict[str, object]:
+        allocator = self.allocator
+        return {"Range": str(allocator.range), "RangeNumIPs": allocator.range.num_addresses,
+                "RangeIPv6": str(allocator.range6 or ""), "DefaultSubnet": str(allocator.default_subnet),
+                "InUse": in_use}
+
+    def _dns(self) -> dict[str, object] | None:
+        facts = self.dns()
+        if facts is None:
+            return None
+        return {"Domain": self.names.zone.domain, "TTL": self.names.zone.ttl, "Address": facts.address,
+                "Listening": facts.listening, "Upstream": facts.upstream,
+                "Entries": [self.entry(record) for record in self.names.records()]}
+
+
+def peer_name(store: Store) -> str:
+    """The name of this router among peers, in the form of a MAC address; chosen once and kept."""
+    name = store.note("peer")
+    if name is None:
+        octets = bytes((0x02,)) + secrets.token_bytes(5)  # locally administered, unicast
+        name = octets.hex(":")
+        store.put_note("peer", name)
+    return name

@@ -1,0 +1,314 @@
+"""Docker's JSON as the daemon reads it, and request bodies: in, judged, perhaps changed, out.
+
+The daemon decodes with Go's ``encoding/json``, which differs from Python's
+``json`` where a proxy that only looks at the obvious would be fooled:
+
+* A field matches in any case, and U+017F is an ``s``, the Kelvin sign
+  U+212A a ``k``.
+* A field given twice: scalars and lists take the last value, objects are merged
+  field by field; ``null`` empties lists and objects but leaves scalars alone.
+* Bytes that are not UTF-8 and lone surrogates read as U+FFFD.
+* Only the first JSON value of the body counts; NaN and Infinity are no JSON.
+
+What nobody changed is forwarded byte for byte. What was changed keeps its
+unknown fields, their order, and every digit of every number.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from weavemw.context import BODY
+from weavemw.errors import BadRequest, PayloadTooLarge
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+__all__ = ["LIMIT", "Body", "Number", "Object", "body_of", "encode", "fold", "parse"]
+
+#: The largest body, in bytes, that is read whole; a create is a few kilobytes.
+LIMIT = 16 * 1024 * 1024
+
+_FOLDED = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)} | {0x17F: ord("s"), 0x212A: ord("k")}
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+class Number(str):
+    """A JSON number, kept as the digits that it was written with."""
+
+    __slots__ = ()
+
+
+class Object:
+    """A JSON object with the fields in their order, read by the rules of Go's ``encoding/json``.
+
+    The accessors raise :class:`~weavemw.errors.BadRequest` for a value of another
+    type than the daemon's, as the daemon would. ``path`` ("HostConfig.") is for complaints.
+    """
+
+    __slots__ = ("changed", "pairs", "path")
+
+    def __init__(self, pairs: Iterable[tuple[str, Any]] = (), path: str = "") -> None:
+        self.pairs = list(pairs)
+        self.path = path
+        self.changed = False
+
+    def has(self, name: str) -> bool:
+        """Whether the field is there, ``null`` included."""
+        return bool(self._values(name))
+
+    def string(self, name: str) -> str:
+        """A string; missing and ``null`` read as empty."""
+        found = ""
+        for value in self._values(name):
+            if value is not None:
+                found = self._expect(name, value, str, "a string")
+        return found
+
+    def strings(self, name: str) -> list[str] | None:
+        """A list of strings, ``None`` if it is missing or ``null``; ``null`` within it reads as empty."""
+        items = self._list(name, "a list of strings")
+        if items is None:
+            return None
+        return [self._item(name, number, item) for number, item in enumerate(items)]
+
+    def command(self, name: str) -> list[str] | None:
+        """A list of strings or a single string, as ``Entrypoint`` and ``Cmd`` may be."""
+        found: list[str] | None = None
+        for value in self._values(name):
+            words = [value] if type(value) is str else value
+            found = None if words is None else Object([(name, words)], self.path).strings(name)
+        return found
+
+    def child(self, name: str) -> Object | None:
+        """An object, ``None`` if it is missing or ``null``. Changes to it take effect by :meth:`set`."""
+        found: Object | None = None
+        for value in self._values(name):
+            if value is None:
+                found = None
+            else:
+                pairs = self._expect(name, value, Object, "an object").pairs
+                found = Object([*(found.pairs if found else ()), *pairs], f"{self.path}{name}.")
+        return found
+
+    def objects(self, name: str) -> list[Object]:
+        """A list of objects; missing and ``null`` read as an empty list, ``null`` within it as an empty object."""
+        items = self._list(name, "a list of objects") or []
+        return [Object((self._expect(f"{name}[{number}]", item, Object, "an object") if item is not None else Object())
+                       .pairs, f"{self.path}{name}[{number}].") for number, item in enumerate(items)]
+
+    def keys(self, name: str) -> list[str]:
+        """The keys of a map (case counts in them); missing and ``null`` read as none."""
+        found = self.child(name)
+        return list(dict(found.pairs)) if found else []
+
+    def labels(self, name: str) -> dict[str, str]:
+        """A map of strings; missing and ``null`` read as empty."""
+        found = self.child(name)
+        pairs = found.pairs if found else []
+        return {key: "" if value is None else self._expect(f"{name}.{key}", value, str, "a string")
+                for key, value in pairs}
+
+    def set(self, name: str, value: object) -> None:
+        """Give the field this value, in one spelling, where its first spelling stood."""
+        places = [place for place, (key, _) in enumerate(self.pairs) if fold(key) == fold(name)]
+        if places:
+            self.pairs[places[0]] = (name, value)
+            self.pairs = [pair for place, pair in enumerate(self.pairs) if place not in places[1:]]
+        else:
+            self.pairs.append((name, value))
+        self.changed = True
+
+    def remove(self, name: str) -> None:
+        """Take the field away, in all its spellings."""
+        self.changed |= self.has(name)
+        self.pairs = [pair for pair in self.pairs if fold(pair[0]) != fold(name)]
+
+    def _values(self, name: str) -> list[Any]:
+        return [value for key, value in self.pairs if fold(key) == fold(name)]
+
+    def _list(self, name: str, expected: str) -> list[Any] | None:
+        found: list[Any] | None = None
+        for value in self._values(name):
+            if value is not None:
+                self._expect(name, value, list, expected)
+                self._refuse_leftovers(name, found, value)
+            found = value
+        return found
+
+    def _refuse_leftovers(self, name: str, before: list[Any] | None, now: list[Any]) -> None:
+        # Go decodes a second list into the elements of the first: what is null
+        # or left out in the second keeps the first one's value.
+        if before and any(item is None or isinstance(item, Object) for item in now):
+            raise BadRequest(f"{self.path}{name}: given twice")
+
+    def _item(self, name: str, number: int, item: Any) -> str:
+        return "" if item is None else self._expect(f"{name}[{number}]", item, str, "a string")
+
+    def _expect(self, name: str, value: Any, kind: type, expected: str) -> Any:
+        if type(value) is not kind:
+            raise BadRequest(f"{self.path}{name}: expected {expected}, got {_kind_of(value)}")
+        return value
+
+
+class Body:
+    """The body of a request, parsed once.
+
+    ``document`` is the JSON object that it holds, or ``None`` for anything else:
+    that is not ours to judge, the daemon answers it.
+    """
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self.document, self._rest = parse(raw)
+
+    @property
+    def data(self) -> bytes:
+        """The bytes to forward: those that came, unless the document was changed."""
+        if self.document is None or not self.document.changed:
+            return self.raw
+        return encode(self.document) + self._rest
+
+    def replace(self, document: Object) -> None:
+        """Put another document in the place of the whole body."""
+        self.document, self._rest = document, b""
+        document.changed = True
+
+    def store(self, environ: WSGIEnvironment) -> None:
+        """Make it the body of the request for everything that is inside."""
+        environ[BODY] = self
+        if environ.pop("HTTP_TRANSFER_ENCODING", None) or self.data or environ.get("CONTENT_LENGTH"):
+            environ["CONTENT_LENGTH"] = str(len(self.data))
+        environ["wsgi.input"] = BytesIO(self.data)
+
+
+def body_of(environ: WSGIEnvironment, *, limit: int = LIMIT) -> Body:
+    """The request's body, read whole the first time, then shared.
+
+    Everything inside finds an ordinary body in its place. Raises
+    :class:`~weavemw.errors.PayloadTooLarge` beyond ``limit`` bytes and
+    :class:`~weavemw.errors.BadRequest` for a body whose extent or JSON can't be told.
+    """
+    if BODY not in environ:
+        Body(_read(environ, limit)).store(environ)
+    found: Body = environ[BODY]
+    return found
+
+
+def parse(raw: bytes) -> tuple[Object | None, bytes]:
+    """The JSON object at the beginning of a body, if there is one, and the bytes after it.
+
+    Raises :class:`~weavemw.errors.BadRequest` for what Go might read but we can't.
+    """
+    text = raw.decode("utf-8", "surrogateescape")
+    try:
+        value, end = _DECODER.raw_decode(text, _SPACE.match(text).end())  # type: ignore[union-attr]
+        if not text.isascii() or "\\u" in text:
+            value = _without_surrogates(value)
+    except RecursionError as error:
+        raise BadRequest("the body's JSON is nested too deeply") from error
+    except ValueError:
+        return None, raw
+    return (value, text[end:].encode("utf-8", "surrogateescape")) if isinstance(value, Object) else (None, raw)
+
+
+def encode(value: object) -> bytes:
+    """Compact JSON of plain values, :class:`Object` and :class:`Number`."""
+    try:
+        return _text(value).encode()
+    except RecursionError as error:
+        raise BadRequest("the body's JSON is nested too deeply") from error
+
+
+def fold(name: str) -> str:
+    """A field's name as Go compares it."""
+    return name.translate(_FOLDED)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Number):
+        return str(value)
+    if isinstance(value, Object):
+        return _fields(value.pairs)
+    if isinstance(value, Mapping):
+        return _fields(value.items())
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_text, value))}]"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _fields(pairs: Iterable[tuple[str, Any]]) -> str:
+    return "{" + ",".join(f"{json.dumps(key, ensure_ascii=False)}:{_text(value)}" for key, value in pairs) + "}"
+
+
+def _without_surrogates(value: Any) -> Any:
+    if type(value) is str:
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    if isinstance(value, Object):
+        return Object((_SURROGATE.sub("\ufffd", key), _without_surrogates(item)) for key, item in value.pairs)
+    return value
+
+
+def _kind_of(value: Any) -> str:
+    kinds = {bool: "boolean", Number: "number", str: "string", list: "list", Object: "object"}
+    return kinds.get(type(value), "null")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=Object, parse_int=Number, parse_float=Number,
+                            parse_constant=_refuse_constant)
+
+
+def _read(environ: WSGIEnvironment, limit: int) -> bytes:
+    coding, length = environ.get("HTTP_TRANSFER_ENCODING"), environ.get("CONTENT_LENGTH")
+    if coding and length:
+        raise BadRequest("the request has both a Content-Length and a Transfer-Encoding")
+    if length:
+        return _read_exactly(environ, _length(length), limit)
+    if coding and coding.strip().lower() != "chunked":
+        raise BadRequest(f"Transfer-Encoding {coding!r} is not supported")
+    if environ.get("wsgi.input_terminated"):
+        return _read_to_end(environ, limit)
+    if coding:
+        raise BadRequest("this server can't tell where a chunked body ends: send a Content-Length")
+    return b""
+
+
+def _length(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise BadRequest(f"Content-Length {text!r} is no length")
+    return int(text)
+
+
+def _read_exactly(environ: WSGIEnvironment, length: int, limit: int) -> bytes:
+    if length > limit:
+        raise PayloadTooLarge(f"the body has {length} bytes, at most {limit} are read")
+    raw = _read_up_to(environ, length)
+    if len(raw) < length:
+        raise BadRequest(f"the body ended after {len(raw)} of {length} bytes")
+    return raw
+
+
+def _read_to_end(environ: WSGIEnvironment, limit: int) -> bytes:
+    raw = _read_up_to(environ, limit + 1)
+    if len(raw) > limit:
+        raise PayloadTooLarge(f"the body has more than {limit} bytes")
+    return raw
+
+
+def _read_up_to(environ: WSGIEnvironment, length: int) -> bytes:
+    pieces: list[bytes] = []
+    while length > 0 and (piece := environ["wsgi.input"].read(min(length, 65536))):
+        pieces.append(piece)
+        length -= len(piece)
+    return b"".join(pieces)

@@ -359,7 +359,7 @@ def _in_namespace(name: str) -> Iterator[int]:
 def _in_cgroups(name: str) -> Iterator[int]:
     """The processes in the host's cgroups: those of its containers."""
     for cgroup in _cgroups(name):
-        with contextlib.suppress(FileNotFoundError, OSError):
+        with contextlib.suppress(OSError):  # removed meanwhile, by its runtime
             yield from (int(pid) for pid in (cgroup / "cgroup.procs").read_text().split() if pid != "0")
 
 

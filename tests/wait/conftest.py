@@ -123,7 +123,9 @@ class Namespace:
     def remove(self) -> None:
         for process in self.processes:
             process.kill()
-            process.communicate()
+            process.wait()
+            for stream in filter(None, (process.stdout, process.stderr)):
+                stream.close()
         subprocess.run(["ip", "netns", "delete", self.name], check=True)
 
 

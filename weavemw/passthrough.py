@@ -1,0 +1,283 @@
+"""The innermost app: forwards a request to the Docker socket as it came, and the daemon's answer as it came.
+
+Two ways, chosen by the endpoint (:mod:`weavemw.endpoints`) and by what the
+middlewares around us want to see:
+
+* An **exchange** answers at once: over kept-alive connections on both sides,
+  iterated by the WSGI server.
+* A **tunnel** may take long, stream, or stop being HTTP. The daemon is asked to
+  close the connection after this one response, and both connections go to the
+  relay (:mod:`weavemw.hijack`), so that it costs no thread. The daemon's bytes
+  then reach the client as they are: status line, headers, trailers and all.
+
+Works under any WSGI server, alone or inside other people's middlewares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from weavemw import context, endpoints
+from weavemw.errors import BadRequest, DockerUnreachable
+from weavemw.hijack import nothing
+from weavemw.http1 import HOP_BY_HOP, Headers, ProtocolError, ResponseHead, request_head
+from weavemw.relay import Stream
+from weavemw.upstream import Connection, Upstream
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+    from weavemw.hijack import Offer
+
+__all__ = ["Passthrough"]
+
+_BLOCK = 65536
+#: Methods that may be sent again on another connection (RFC 9110 section 9.2.2),
+#: less those with which something may already have happened at the daemon.
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_HIJACKS = frozenset({"container_attach", "container_attach_ws", "exec_start", "session", "grpc"})
+#: Not forwarded: said anew for the daemon's connection, or settled with the client already.
+_OURS = HOP_BY_HOP | {"host", "content-length", "expect"}
+
+
+class Passthrough:
+    """Forward everything to one :class:`~weavemw.upstream.Upstream`.
+
+    Raises :class:`~weavemw.errors.DockerUnreachable` when there is no daemon.
+    """
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        offer: Offer | None = environ.get(context.HANDOVER)
+        if offer and may_be_hijacked(environ):
+            return self._take_over(environ, start_response, offer)
+        if "HTTP_UPGRADE" in environ:
+            raise BadRequest("this connection can't be upgraded: the WSGI server does not give its socket away")
+        if offer and offer.is_untouched_by(start_response) and is_for_relay(environ, offer):
+            return self._tunnel(environ, start_response, offer)
+        return self._exchange(environ, start_response)
+
+    def _take_over(self, environ: WSGIEnvironment, start_response: StartResponse, offer: Offer) -> Iterable[bytes]:
+        tunnel = self._tunnel(environ, start_response, offer)
+        if offer.is_untouched_by(start_response):
+            return tunnel
+        tunnel.hand_over()
+        return nothing(start_response, "101 Switching Protocols")
+
+    def _exchange(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] in _SAFE and not has_body(environ):
+            pooled = self.upstream.idle()
+            if pooled:
+                try:
+                    return self._begin(environ, start_response, pooled)
+                except (ConnectionError, ProtocolError):
+                    pooled.close()  # it went stale after we looked: nothing has been done with the request
+        return self._begin(environ, start_response, self.upstream.connect())
+
+    def _begin(self, environ: WSGIEnvironment, start_response: StartResponse,
+               connection: Connection) -> Iterable[bytes]:
+        connection.send(head_of(environ, close=False))
+        exchange = Exchange(environ, start_response, connection, self.upstream)
+        exchange.begin()
+        return exchange
+
+    def _tunnel(self, environ: WSGIEnvironment, start_response: StartResponse, offer: Offer) -> Tunnel:
+        connection = self.upstream.connect()
+        connection.send(head_of(environ, close=True))
+        return Tunnel(environ, start_response, connection, offer)
+
+
+class Exchange:
+    """One request at the daemon and its response, as a WSGI iterable.
+
+    Its head has been sent. :meth:`begin` sends the body and waits for the
+    response's head; iterating without it does so first.
+    """
+
+    def __init__(self, environ: WSGIEnvironment, start_response: StartResponse, connection: Connection,
+                 pool: Upstream | None = None) -> None:
+        self._environ = environ
+        self._start_response = start_response
+        self._connection = connection
+        self._pool = pool
+        self._body: Iterator[bytes] | None = None
+        self._request: Iterator[bytes] | None = body_pieces(environ)
+        self._unsent = b""
+        self._ended = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._body is None:
+            self.begin()
+        # A first empty piece makes gunicorn send the head before there is a body.
+        yield b""
+        assert self._body is not None  # begin() made it
+        while (piece := self._next()) is not None:
+            yield piece
+
+    def begin(self) -> None:
+        """Send the request's body, read the response's head, and start the response."""
+        try:
+            while self._send_more():
+                pass
+            head = self._connection.read_head(self._wait)
+            self._decoder, self._body = self._connection.body(self._environ["REQUEST_METHOD"], head)
+        except ProtocolError as error:
+            self.close()
+            raise DockerUnreachable(f"the Docker daemon gave no proper answer: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+        self._keeps_alive = head.keeps_alive and (self._request is None or head.status < 400)
+        if head.status >= 400:
+            self._request = None  # refused: the rest of the request is of no use
+        self._start_response(head.status_line, end_to_end(head))
+
+    def close(self) -> None:
+        """End the request at the daemon, or keep the connection if the response was read to its end."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._pool and self._body is not None and self._decoder.done and self._keeps_alive and not self._request:
+            self._pool.keep(self._connection)
+        else:
+            self._connection.close()
+
+    def _next(self) -> bytes | None:
+        """The next piece of body; sends what is left of the request while the daemon says nothing."""
+        while self._send_more():
+            pass
+        assert self._body is not None
+        return next(self._body, None)
+
+    def _send_more(self) -> bool:
+        """Send a piece of the request's body; False once it is sent, or the daemon has something to say."""
+        if self._request is None or self._connection.has_bytes:
+            return False
+        self._unsent = self._unsent or next(self._request, b"")
+        if not self._unsent:
+            self._request = None
+            return False
+        try:
+            self._unsent = self._unsent[self._connection.send_some(self._unsent) :]
+        except BrokenPipeError:
+            self._request = None  # the daemon has heard enough: its answer says why
+        return self._request is not None
+
+    def _wait(self) -> None:
+        offer: Offer | None = self._environ.get(context.HANDOVER)
+        self._connection.wait(offer.client_fd if offer else None)
+
+
+class Tunnel(Exchange):
+    """An exchange that can be handed over instead of being iterated (see :class:`weavemw.hijack.Tunnel`)."""
+
+    def __init__(self, environ: WSGIEnvironment, start_response: StartResponse, connection: Connection,
+                 offer: Offer) -> None:
+        super().__init__(environ, start_response, connection)
+        self.offer = offer
+
+    def hand_over(self) -> None:
+        """Give both connections to the relay, with whatever is left of the request's body."""
+        if not self.offer.has_body_of(self._environ):
+            while self._send_more():
+                pass
+        self._ended = True
+        client, read_ahead = self.offer.take()
+        self.offer.hand_over(Stream(client, self._connection.sock, to_upstream=read_ahead))
+
+
+def may_be_hijacked(environ: WSGIEnvironment) -> bool:
+    """Whether the connection may stop being HTTP; old clients attach without asking for an upgrade."""
+    endpoint = endpoints.of(environ)
+    return "HTTP_UPGRADE" in environ or (endpoint is not None and endpoint.name in _HIJACKS)
+
+
+def is_for_relay(environ: WSGIEnvironment, offer: Offer) -> bool:
+    """Whether this request is better off without a thread. A server with one thread can't wait for anything."""
+    endpoint = endpoints.of(environ)
+    return not offer.may_block or endpoint is None or not endpoint.answers_shortly
+
+
+def has_body(environ: WSGIEnvironment) -> bool:
+    """Whether the request says that a body follows."""
+    return "HTTP_TRANSFER_ENCODING" in environ or environ.get("CONTENT_LENGTH") not in (None, "", "0")
+
+
+def head_of(environ: WSGIEnvironment, *, close: bool) -> bytes:
+    """The head to send to the daemon: the client's, but for what concerns the connection."""
+    connection = [token for token, said in (("Upgrade", "HTTP_UPGRADE" in environ), ("close", close)) if said]
+    headers = [("Host", "docker"), *forwarded_headers(environ), *framing(environ)]
+    if connection:
+        headers.append(("Connection", ", ".join(connection)))
+    if "HTTP_UPGRADE" in environ:
+        headers.append(("Upgrade", environ["HTTP_UPGRADE"]))
+    return request_head(environ["REQUEST_METHOD"], target(environ), headers, environ["SERVER_PROTOCOL"])
+
+
+def target(environ: WSGIEnvironment) -> str:
+    """The request target as the client sent it, in origin form (RFC 9112 section 3.2)."""
+    raw: str = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
+    if raw.startswith("/") or raw == "*":
+        return raw
+    if "://" in raw:
+        path = raw.partition("://")[2].partition("/")[2]
+        return f"/{path}"
+    query = environ.get("QUERY_STRING")
+    path = quote((environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1"), safe="/:@!$&'()*+,;=~")
+    return f"{path}?{query}" if query else path
+
+
+def forwarded_headers(environ: WSGIEnvironment) -> Headers:
+    """The end-to-end headers; those that the server kept one by one stay so, unless a middleware changed them."""
+    one_by_one: dict[str, list[str]] = {}
+    for name, value in environ.get(context.HEADERS, ()):
+        one_by_one.setdefault(name.lower(), []).append(value)
+    found: Headers = []
+    for key, joined in _header_keys(environ):
+        values = one_by_one.get(key.lower(), [])
+        found += [(key, value) for value in (values if ",".join(values) == joined else [joined])]
+    return found
+
+
+def _header_keys(environ: WSGIEnvironment) -> Iterator[tuple[str, str]]:
+    if environ.get("CONTENT_TYPE"):
+        yield "Content-Type", environ["CONTENT_TYPE"]
+    for key, value in environ.items():
+        name = key[5:].replace("_", "-").title()
+        if key.startswith("HTTP_") and name.lower() not in _OURS:
+            yield name, value
+
+
+def framing(environ: WSGIEnvironment) -> Headers:
+    """How the body is delimited towards the daemon: as it is towards us."""
+    if "HTTP_TRANSFER_ENCODING" in environ:
+        return [("Transfer-Encoding", "chunked")]
+    length = environ.get("CONTENT_LENGTH")
+    return [("Content-Length", length)] if length else []
+
+
+def body_pieces(environ: WSGIEnvironment) -> Iterator[bytes]:
+    """The request's body in the framing that :func:`framing` announces, block by block."""
+    if not has_body(environ):
+        return
+    chunked = "HTTP_TRANSFER_ENCODING" in environ
+    left = None if chunked else int(environ["CONTENT_LENGTH"])
+    read: Any = environ["wsgi.input"].read
+    while left is None or left > 0:
+        data: bytes = read(_BLOCK if left is None else min(_BLOCK, left))
+        if not data:
+            break
+        left = left if left is None else left - len(data)
+        yield b"%x\r\n%b\r\n" % (len(data), data) if chunked else data
+    if chunked:
+        yield b"0\r\n\r\n"
+
+
+def end_to_end(head: ResponseHead) -> Headers:
+    """A response's headers without those that speak of the daemon's connection."""
+    named = {token.strip().lower() for token in head.get("connection").split(",")}
+    return [(name, value) for name, value in head.headers if name.lower() not in HOP_BY_HOP | named]

@@ -50,8 +50,12 @@ launch() {
   export WEAVEMW_BRIDGE; WEAVEMW_BRIDGE=$(unused_bridge)
   export WEAVE_HTTP_ADDR; WEAVE_HTTP_ADDR=127.0.0.1:$(unused_port 6784)
   bridge=$WEAVEMW_BRIDGE launched=yes
+  images_before=$(weave_images)
   run weave launch -H "unix://$scratch/weave.sock"
 }
+
+# What `weave launch` runs its own containers from.
+weave_images() { docker image ls --quiet weavemw/host; }
 
 have_image() {
   docker image inspect busybox > /dev/null 2>&1 && return
@@ -94,7 +98,10 @@ take_down() {
   set +e
   export DOCKER_HOST=$engine
   [ ${#containers[@]} = 0 ] || docker rm -f "${containers[@]}" > /dev/null
-  [ -z "$launched" ] || weave stop
+  if [ -n "$launched" ]; then
+    weave stop
+    [ -n "$images_before" ] || weave_images | xargs --no-run-if-empty docker image rm > /dev/null
+  fi
   [ -z "$bridge" ] || ! ip link show dev "$bridge" > /dev/null 2>&1 || ip link delete dev "$bridge"
   [ -z "$image" ] || docker image rm "$image" > /dev/null
   [ -z "$scratch" ] || rm -rf "$scratch"

@@ -32,7 +32,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -394,12 +394,12 @@ def _remove_cgroups(name: str) -> None:
         _retry_while_busy(cgroup.rmdir)
 
 
-def _retry_while_busy(action: Any, within: float = 5.0) -> None:
+def _retry_while_busy(remove: Callable[[], None], within: float = 5.0) -> None:
     """A cgroup stays busy until the kernel is through with the processes that died in it."""
     deadline = time.monotonic() + within
     while True:
         try:
-            return action()
+            return remove()
         except FileNotFoundError:
             return None
         except OSError:
@@ -458,7 +458,7 @@ def _checked(argv: Sequence[str], *, input: str | bytes | None = None, check: bo
     return done
 
 
-def _wait_until(ready: Any, daemon: subprocess.Popen[Any], log: Any) -> None:
+def _wait_until(ready: Callable[[], bool], daemon: subprocess.Popen[Any], log: Callable[[], str]) -> None:
     """Wait for a daemon that has no way to tell us; its end or a minute is too much."""
     deadline = time.monotonic() + _READY_WITHIN
     while not ready():

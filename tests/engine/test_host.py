@@ -16,7 +16,7 @@ pytestmark = pytest.mark.engine
 
 
 def running(host: TestHost) -> str:
-    return host.docker("ps", "--quiet", "--no-trunc").stdout.strip()
+    return str(host.docker("ps", "--quiet", "--no-trunc").stdout).strip()
 
 
 def test_a_container_runs(engine_host: TestHost) -> None:
@@ -96,6 +96,7 @@ def test_nothing_is_left(make_host: Callable[..., TestHost], dockerd: str) -> No
     if dockerd == "killed":
         host.kill_dockerd()
     host.close()
+    host.close()  # closing twice does no harm
     assert child.returncode == -signal.SIGKILL
     assert traces(host) == []
 
@@ -111,8 +112,8 @@ def test_what_a_killed_run_left_is_swept() -> None:
 
 def traces(host: TestHost) -> list[str]:
     """All that is still to be seen of a host on this machine."""
-    found = [path for path in ("/proc/self/mountinfo", *Path("/proc").glob("[0-9]*/cmdline"))
-             if host.name in _text(Path(path))]
+    found = [path for path in (Path("/proc/self/mountinfo"), *Path("/proc").glob("[0-9]*/cmdline"))
+             if host.name in _text(path)]
     places = [host.dir, Path("/run/netns") / host.name, *Path("/sys/fs/cgroup").glob(f"*/{host.name}")]
     return [*map(str, found), *(str(place) for place in places if place.exists())]
 

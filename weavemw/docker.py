@@ -94,6 +94,11 @@ class DockerClient:
         reply = self._call("GET", f"/containers/{_segment(container)}/json", also=(404,))
         return dict(reply.json()) if reply.status_code == 200 else None
 
+    def image_labels(self, image: str) -> dict[str, str]:
+        """The labels of an image, empty if there is no such image."""
+        reply = self._call("GET", f"/images/{_segment(image)}/json", also=(404,))
+        return dict((reply.json().get("Config") or {}).get("Labels") or {}) if reply.status_code == 200 else {}
+
     def import_image(self, name: str, root: bytes, *, changes: Sequence[str] = ()) -> None:
         """Make an image from a tar of its root; ``changes`` are Dockerfile instructions (``docker import``)."""
         repository, _, tag = name.partition(":")

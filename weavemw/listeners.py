@@ -19,7 +19,7 @@ from pathlib import Path
 
 from weavemw.errors import SettingsError
 
-__all__ = ["Listener", "Tcp", "Unix", "bind", "parse", "same_endpoint"]
+__all__ = ["Listener", "Tcp", "Unix", "bind", "parse", "ping", "same_endpoint"]
 
 _TCP = re.compile(r"(?:tcp://)?(?:\[(?P<six>[^\]]*)\]|(?P<host>[^:/\[\]]*)):(?P<port>[0-9]+)/?")
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
@@ -79,6 +79,30 @@ def same_endpoint(one: Listener, other: Listener) -> bool:
     if isinstance(one, Tcp) and isinstance(other, Tcp):
         return one.port == other.port and (one.host == other.host or one.is_wildcard or other.is_wildcard)
     return False
+
+
+def ping(listener: Listener, timeout: float = 5.0) -> bool:
+    """Whether Docker answers ``GET /_ping`` with 200 through a listener, within ``timeout`` seconds."""
+    try:
+        with _connect(listener, timeout) as sock:
+            sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
+            return sock.recv(12) == b"HTTP/1.1 200"
+    except OSError:
+        return False
+
+
+def _connect(listener: Listener, timeout: float) -> socket.socket:
+    if isinstance(listener, Tcp):
+        there = listener.seen_from()
+        return socket.create_connection((there.host, there.port), timeout)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(listener.path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def bind(listener: Listener, like: os.stat_result) -> socket.socket:

@@ -173,7 +173,7 @@ class _Application(BaseApplication):
     def __init__(self, settings: Settings, load: Callable[[], Any], bind: list[str]) -> None:
         self._options = options(settings) | {"bind": bind}
         self._load = load
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def load(self) -> Any:
         return self._load()

@@ -1,0 +1,5 @@
+"""``python -m weavemw.cli`` is ``weave``."""
+
+from weavemw.cli import main
+
+main()

@@ -1,0 +1,197 @@
+"""Starting and stopping: launch, launch-router, launch-proxy, stop, stop-router, stop-proxy."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from weavemw import listeners, runfile
+from weavemw.cli.command import Invocation, points_at, verb
+from weavemw.cli.options import common_options, proxy_options, proxy_values, router_arguments, router_options
+from weavemw.cli.router import router_serves
+from weavemw.docker import DockerClient
+from weavemw.errors import Conflict, WeaveError
+from weavemw.settings import Settings
+from weavemw.supervisor import PROXY, ROUTER, Supervisor, python_environ
+
+__all__ = ["launch", "launch_proxy", "launch_router", "stop", "stop_proxy", "stop_router"]
+
+_STOP_LIMIT = 10.0
+_foreground = click.option("--foreground", is_flag=True, help="Serve here, not in a container of Docker's.")
+
+
+@verb("launch")
+@router_options
+@proxy_options
+@common_options
+@click.pass_obj
+def launch(weave: Invocation, /, **options: Any) -> None:
+    """Start the router (addresses, weaveDNS) and the proxy.
+
+    \b
+    weave launch
+    weave launch --ipalloc-range 10.2.0.0/16 -H unix:///var/run/weave.sock
+    """
+    settings = weave.settings(proxy_values(options))
+    _refuse_second(weave, settings)
+    _launch_router(weave, settings, options)
+    try:
+        _launch_proxy(weave, settings)
+    except BaseException:
+        _supervisor(settings).stop(ROUTER)
+        raise
+
+
+@verb("launch-router")
+@router_options
+@common_options
+@_foreground
+@click.pass_obj
+def launch_router(weave: Invocation, /, foreground: bool, **options: Any) -> None:
+    """Start the router only: addresses, names, weaveDNS, the bridge.
+
+    \b
+    weave launch-router --ipalloc-range 10.2.0.0/16 --dns-domain corp.internal
+    """
+    settings = weave.settings(proxy_values(options))
+    if foreground:
+        from weavemw.router.__main__ import main
+
+        main(list(router_arguments(settings, options)), prog_name="weave-router")
+    _launch_router(weave, settings, options)
+
+
+@verb("launch-proxy")
+@proxy_options
+@common_options
+@_foreground
+@click.option("--print-config", is_flag=True, help="Print the settings that would be used, and do nothing.")
+@click.pass_obj
+def launch_proxy(weave: Invocation, /, foreground: bool, print_config: bool, **options: Any) -> None:
+    """Start the proxy only.
+
+    \b
+    weave launch-proxy -H tcp://127.0.0.1:9999 -H unix:///var/run/weave.sock
+    weave launch-proxy --no-default-ipalloc --without-dns
+    """
+    settings = weave.settings(proxy_values(options))
+    if print_config:
+        click.echo("\n".join(_configuration_lines(settings)))
+    elif foreground:
+        from weavemw.server import serve
+
+        serve(settings)
+    else:
+        _launch_proxy(weave, settings)
+
+
+@verb("stop")
+@click.pass_obj
+def stop(weave: Invocation) -> None:
+    """Stop proxy and router. Containers keep running, with their network."""
+    _stop_proxy(weave)
+    _stop_router(weave)
+
+
+@verb("stop-router")
+@click.pass_obj
+def stop_router(weave: Invocation) -> None:
+    """Stop the router only."""
+    _stop_router(weave)
+
+
+@verb("stop-proxy")
+@click.pass_obj
+def stop_proxy(weave: Invocation) -> None:
+    """Stop the proxy only."""
+    _stop_proxy(weave)
+
+
+def _launch_router(weave: Invocation, settings: Settings, options: Mapping[str, Any]) -> None:
+    if router_serves(settings.router_address):
+        raise Conflict(f"weave router is already running (at {settings.router_address})")
+    arguments = router_arguments(settings, options)
+    _supervisor(settings).launch(ROUTER, python_environ(weave.environ), arguments=arguments,
+                                 is_ready=lambda: router_serves(settings.router_address))
+
+
+def _launch_proxy(weave: Invocation, settings: Settings) -> None:
+    _refuse_second_proxy(weave, settings)
+    environ = settings.to_environ() | python_environ(weave.environ)
+    _supervisor(settings).launch(PROXY, environ, is_ready=lambda: _proxy_serves(settings))
+    if without_tls := [each for each in map(listeners.parse, settings.listeners) if isinstance(each, listeners.Tcp)]:
+        click.echo(f"weave: warning: {', '.join(map(str, without_tls))} without TLS: whoever reaches it is root here; "
+                   "`weave launch-proxy -H unix:///var/run/weave.sock` opens no port", err=True)
+
+
+def _refuse_second(weave: Invocation, settings: Settings) -> None:
+    _refuse_second_proxy(weave, settings)
+    if router_serves(settings.router_address):
+        raise Conflict("weave router is already running: `weave launch-proxy` starts the proxy beside it")
+
+
+def _refuse_second_proxy(weave: Invocation, settings: Settings) -> None:
+    if proxy := weave.proxy:
+        raise Conflict(f"weave proxy is already running (pid {proxy['pid']})")
+    if _supervisor(settings).is_running(PROXY):
+        raise Conflict("weave proxy is already running")
+
+
+def _proxy_serves(settings: Settings) -> bool:
+    facts = runfile.running(settings.run_dir / runfile.PROXY)
+    return bool(facts and facts.get("listeners")) and all(
+        listeners.ping(listeners.parse(each)) for each in settings.listeners)
+
+
+def _stop_proxy(weave: Invocation) -> None:
+    proxy = weave.proxy
+    stopped = _supervisor(weave.settings()).stop(PROXY)
+    if proxy and not stopped:  # one in the foreground, or systemd's
+        _end(weave, proxy["pid"])
+    if not (proxy or stopped):
+        click.echo("weave proxy is not running", err=True)
+    if proxy and points_at(weave.environ.get("DOCKER_HOST", ""), proxy.get("listeners", ())):
+        click.echo("weave: warning: DOCKER_HOST still points at the proxy; this mends the shell: "
+                   'eval "$(weave env --restore)"', err=True)
+
+
+def _end(weave: Invocation, pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except PermissionError as error:
+        raise WeaveError(f"weave proxy (pid {pid}) is somebody else's: try again as root") from error
+    deadline = time.monotonic() + _STOP_LIMIT
+    while weave.proxy is not None:
+        if time.monotonic() > deadline:
+            raise WeaveError(f"weave proxy (pid {pid}) has not stopped within {_STOP_LIMIT:g} s")
+        time.sleep(0.05)
+
+
+def _stop_router(weave: Invocation) -> None:
+    if not _supervisor(weave.settings()).stop(ROUTER):
+        click.echo("weave router is not running", err=True)
+
+
+def _supervisor(settings: Settings) -> Supervisor:
+    return Supervisor(DockerClient(settings.docker_socket))
+
+
+def _configuration_lines(settings: Settings) -> list[str]:
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    return [f"{name.replace('_', '-')} = {_toml(value)}" for name, value in values.items() if value is not None]
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,168 @@
+"""Our programs in containers of their own, so that Docker restarts them, keeps their logs and starts them at boot.
+
+Such a container holds one tiny program, which makes the host's root directory
+its own and executes the host's Python there. It has the host's network and
+processes, and no more capabilities than its program needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import site
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import weavemw
+from weavemw import wait
+from weavemw.docker import DockerClient
+from weavemw.errors import Conflict, WeaveError
+
+__all__ = ["PROXY", "ROUTER", "Program", "Supervisor", "container_body", "last_words", "python_environ"]
+
+_GRACE = 5  # seconds between SIGTERM and SIGKILL
+_HINT_NOT_FOUND = " (is this the machine that Docker runs on? else use --foreground there)"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One of our programs: the name of its container, what people call it, its module, what it may do."""
+
+    name: str
+    title: str
+    module: str
+    capabilities: tuple[str, ...]
+
+
+#: All may: SYS_CHROOT, to enter the host's root directory. Each capability has a test that fails without it.
+PROXY = Program("weaveproxy", "weave proxy", "weavemw.server",
+                ("SYS_CHROOT", "NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE", "DAC_OVERRIDE", "CHOWN", "FOWNER", "SETGID",
+                 "NET_BIND_SERVICE", "NET_RAW"))
+ROUTER = Program("weave", "weave router", "weavemw.router",
+                 ("SYS_CHROOT", "NET_ADMIN", "NET_RAW", "NET_BIND_SERVICE", "DAC_OVERRIDE"))
+
+
+class Supervisor:
+    """Starts and stops our containers at one Docker Engine."""
+
+    def __init__(self, docker: DockerClient) -> None:
+        self.docker = docker
+
+    def is_running(self, program: Program) -> bool:
+        """Whether the program's container runs (or is about to, after a crash)."""
+        found = self.docker.find(program.name)
+        return found is not None and bool(found["State"]["Running"])
+
+    def launch(self, program: Program, environ: Mapping[str, str], is_ready: Callable[[], bool], *,
+               arguments: tuple[str, ...] = (), limit: float = 30.0) -> None:
+        """Start the program and return when it serves.
+
+        Raises :class:`~weavemw.errors.Conflict` if it runs already, and
+        :class:`~weavemw.errors.WeaveError` with its own last words if it ends
+        or doesn't serve within ``limit`` seconds; then nothing is left of it.
+        """
+        self._make_room(program)
+        self._import_image()
+        container = self.docker.create(program.name, container_body(program, arguments, environ))
+        try:
+            self.docker.start(container)
+            self._wait(program, container, is_ready, limit)
+        except BaseException:
+            self.stop(program)
+            raise
+
+    def stop(self, program: Program) -> bool:
+        """Stop the program and remove its container; whether there was one."""
+        if self.docker.find(program.name) is None:
+            return False
+        self.docker.stop(program.name, _GRACE)
+        self.docker.remove(program.name)
+        return True
+
+    def _make_room(self, program: Program) -> None:
+        if self.is_running(program):
+            raise Conflict(f"{program.title} is already running")
+        self.docker.remove(program.name)
+
+    def _import_image(self) -> None:
+        enter = wait.program("enter")
+        digest = hashlib.sha256(enter).hexdigest()
+        if self.docker.image_labels(_image()).get("weavemw.enter") != digest:
+            changes = ('ENTRYPOINT ["/enter"]', f"LABEL weavemw={weavemw.__version__} weavemw.enter={digest}")
+            self.docker.import_image(_image(), _image_root(enter), changes=changes)
+
+    def _wait(self, program: Program, container: str, is_ready: Callable[[], bool], limit: float) -> None:
+        deadline = time.monotonic() + limit
+        while not is_ready():
+            found = self.docker.find(container) or {}
+            ended = not found.get("State", {}).get("Running") or found.get("RestartCount")
+            if ended or time.monotonic() > deadline:
+                raise WeaveError(f"{program.title} did not start: {self._last_words(container, found)}")
+            time.sleep(0.05)
+
+    def _last_words(self, container: str, found: Mapping[str, Any]) -> str:
+        said = last_words(self.docker.logs(container, lines=50))
+        code = found.get("State", {}).get("ExitCode")
+        return (said or f"it ended with status {code}, without a word") + (_HINT_NOT_FOUND if code == 127 else "")
+
+
+def container_body(program: Program, arguments: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, Any]:
+    """The body of ``POST /containers/create`` for a program's container (API 1.24 and newer)."""
+    environ = {**environ, "WEAVE_CIDR": "none"}
+    return {
+        "Image": _image(),
+        "Cmd": [sys.executable, "-P", "-m", program.module, *arguments],
+        "Env": [f"{name}={value}" for name, value in environ.items()],
+        "Labels": {"weavemw": weavemw.__version__},
+        "StopSignal": "SIGTERM",
+        "HostConfig": {
+            "Binds": ["/:/host"],
+            "NetworkMode": "host",
+            "PidMode": "host",
+            "UsernsMode": "host",
+            "ReadonlyRootfs": True,
+            "CapDrop": ["ALL"],
+            "CapAdd": list(program.capabilities),
+            "SecurityOpt": ["no-new-privileges", "apparmor=unconfined", "label=disable"],
+            "RestartPolicy": {"Name": "always"},
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}},
+        },
+    }
+
+
+def python_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """What makes a fresh interpreter find this very package, in a checkout or a home directory too."""
+    package = str(Path(weavemw.__file__).resolve().parents[1])
+    wanted = [package] if package not in site.getsitepackages() else []
+    given = [path for path in environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(path)]
+    path = os.pathsep.join(dict.fromkeys([*given, *wanted]))
+    return {"PYTHONUNBUFFERED": "1"} | ({"PYTHONPATH": path} if path else {})
+
+
+def last_words(log: str) -> str:
+    """The line of a log that says why a program ended: our command's own, or simply the last."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    ours = [line.partition(": ")[2] for line in lines if line.startswith(("weave: ", "weave router: "))]
+    return (ours or lines or [""])[-1]
+
+
+def _image() -> str:
+    return f"weavemw/host:{weavemw.__version__}"
+
+
+def _image_root(enter: bytes) -> bytes:
+    with io.BytesIO() as out, tarfile.open(fileobj=out, mode="w") as tar:
+        host = tarfile.TarInfo("host")
+        host.type, host.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(host)
+        program = tarfile.TarInfo("enter")
+        program.size, program.mode = len(enter), 0o555
+        tar.addfile(program, io.BytesIO(enter))
+        tar.close()
+        return out.getvalue()

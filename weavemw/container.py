@@ -6,7 +6,7 @@ Fields that new API versions leave out (API 1.52 dropped several) read as empty.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = ["WAIT_PATH", "Container"]
@@ -18,7 +18,10 @@ WAIT_PATH = "/w/w"
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One container; made from ``GET /containers/{id}/json`` (API 1.24 and newer)."""
+    """One container; made from ``GET /containers/{id}/json`` (API 1.24 and newer).
+
+    ``config`` is the reply's ``Config`` as it came, for what must be handed back whole (``POST /commit``).
+    """
 
     id: str
     name: str = ""
@@ -40,11 +43,17 @@ class Container:
     aliases: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_ours(self) -> bool:
         """Whether it was created through the proxy to be attached."""
         return self.entrypoint[:1] == (WAIT_PATH,)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has a process now: between two runs of a restart policy Docker calls it running too."""
+        return self.running and self.pid > 0
 
     @property
     def short_id(self) -> str:
@@ -78,6 +87,7 @@ class Container:
             aliases=_aliases(networks),
             networks=tuple(networks),
             labels=tuple((_object(config, "Labels")).items()),
+            config=config,
         )
 
 

@@ -12,6 +12,7 @@ key                   type                            written by
 ``weavemw.headers``   ``list[tuple[str, str]]``       hijack: the request's headers as sent
 ``weavemw.handover``  :class:`~weavemw.hijack.        hijack: the offer to take the client's
                       Handover`                       connection away from the WSGI server
+``weavemw.request_id`` ``str``                         ErrorResponder, for logs
 ====================  ==============================  ======================================
 
 A missing key means that nobody upstream had anything to say: each middleware
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from weavemw.container import Container
     from weavemw.network.addresses import Wanted
 
-__all__ = ["BODY", "DECISION", "ENDPOINT", "HANDOVER", "HEADERS", "LEASE", "NAMES", "Attach", "Decision",
-           "Lease", "LeaveAlone"]
+__all__ = ["BODY", "DECISION", "ENDPOINT", "HANDOVER", "HEADERS", "LEASE", "NAMES", "REQUEST_ID", "Attach",
+           "Decision", "Lease", "LeaveAlone"]
 
 ENDPOINT = "weavemw.endpoint"
 BODY = "weavemw.body"
@@ -38,6 +39,7 @@ DECISION = "weavemw.decision"
 NAMES = "weavemw.names"
 LEASE = "weavemw.lease"
 HEADERS = "weavemw.headers"
+REQUEST_ID = "weavemw.request_id"
 HANDOVER = "weavemw.handover"
 
 

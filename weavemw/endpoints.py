@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
@@ -33,7 +33,7 @@ from weavemw.context import ENDPOINT
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["Endpoint", "find", "of", "path_of", "query_of", "target_of"]
+__all__ = ["Endpoint", "drop_from_query", "find", "of", "path_of", "query_of", "target_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +176,17 @@ def query_of(environ: WSGIEnvironment) -> Mapping[str, str]:
     pairs = parse_qsl(target_of(environ).partition("?")[2], keep_blank_values=True, encoding="utf-8",
                       errors="replace", max_num_fields=None, separator="&")
     return dict(reversed(pairs))
+
+
+def drop_from_query(environ: WSGIEnvironment, name: str, unwanted: Callable[[str], bool]) -> None:
+    """Take the values that are unwanted out of the query; everything else stays as the client wrote it."""
+    path, _, query = target_of(environ).partition("?")
+    pieces = query.split("&")
+    kept = [piece for piece in pieces
+            if not any(key == name and unwanted(value) for key, value in parse_qsl(piece, keep_blank_values=True))]
+    if kept != pieces:
+        environ["QUERY_STRING"] = "&".join(kept)
+        environ["RAW_URI"] = environ["REQUEST_URI"] = f"{path}?{environ['QUERY_STRING']}"
 
 
 def target_of(environ: WSGIEnvironment) -> str:

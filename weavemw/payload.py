@@ -174,10 +174,11 @@ class Body:
             return self.raw
         return encode(self.document) + self._rest
 
-    def replace(self, document: Object) -> None:
-        """Put another document in the place of the whole body."""
+    def replace(self, document: Object) -> Object:
+        """Put another document in the place of the whole body, and return it."""
         self.document, self._rest = document, b""
         document.changed = True
+        return document
 
     def store(self, environ: WSGIEnvironment) -> None:
         """Make it the body of the request for everything that is inside."""

@@ -1,0 +1,152 @@
+"""Decides for each container whether it is to be on the weave network, and with which addresses."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from weavemw import context, endpoints
+from weavemw.configs import host_config, merged_env, network_mode
+from weavemw.context import Attach, Decision, LeaveAlone
+from weavemw.errors import BadRequest, DockerError
+from weavemw.network.addresses import Default, wanted_by
+from weavemw.payload import Object, body_of
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from weavemw.container import Container
+    from weavemw.docker import Docker
+    from weavemw.endpoints import Endpoint
+    from weavemw.network.addresses import Wanted
+
+__all__ = ["CidrParser"]
+
+_log = logging.getLogger(__name__)
+
+_BUILT_IN = frozenset({"default", "bridge", "none"})
+_ATTACHABLE_DRIVERS = frozenset({"bridge", "null"})
+
+
+class CidrParser:
+    """Leaves :data:`weavemw.context.DECISION` in ``environ`` for create, start and restart.
+
+    On create the request's and the image's ``WEAVE_CIDR`` and the network mode
+    decide. That decision is kept by the container itself, whose entrypoint is
+    wrapped; on start it is read back, whatever the settings are by then.
+
+    No decision is left where the daemon is to give its own answer: a body that
+    is no object, an unknown container. ``default_ipalloc`` decides about containers
+    without ``WEAVE_CIDR``. Raises :class:`~weavemw.errors.InvalidCidr`,
+    :class:`~weavemw.errors.BadRequest` for fields of a wrong type, and
+    :class:`~weavemw.errors.DockerError` (404) for a missing image.
+    """
+
+    def __init__(self, app: WSGIApplication, *, docker: Docker, default_ipalloc: bool = True) -> None:
+        self.app = app
+        self.docker = docker
+        self.default_ipalloc = default_ipalloc
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        decision = self._decision(environ)
+        if decision is not None:
+            environ[context.DECISION] = decision
+        return self.app(environ, start_response)
+
+    def _decision(self, environ: WSGIEnvironment) -> Decision | None:
+        endpoint = endpoints.of(environ)
+        if endpoint is None:
+            return None
+        if endpoint.name == "container_create":
+            return self._on_create(environ)
+        if endpoint.name in ("container_start", "container_restart"):
+            return self._on_start(environ, endpoint)
+        return None
+
+    def _on_create(self, environ: WSGIEnvironment) -> Decision | None:
+        document = body_of(environ).document
+        if document is None or not document.string("Image"):
+            return None
+        decision = self._judge(document)
+        if isinstance(decision, LeaveAlone):
+            _log.info("leaving container alone because %s", decision.reason)
+        return decision
+
+    def _judge(self, document: Object) -> Decision:
+        mode = network_mode(host_config(document))
+        reason = shared_network(mode)
+        if reason:
+            return LeaveAlone(reason)
+        image = self._image(document.string("Image"))
+        wanted = wanted_by(merged_env(document.strings("Env") or (), _strings(image.get("Env"))),
+                           default_ipalloc=self.default_ipalloc)
+        if isinstance(wanted, LeaveAlone):
+            return wanted
+        reason = self._unsuitable_network(mode)
+        return LeaveAlone(reason) if reason else Attach(wanted, image=image)
+
+    def _image(self, name: str) -> dict[str, Any]:
+        try:
+            return self.docker.image_config(name)
+        except DockerError as error:
+            raise _as_create_says(error) from error
+
+    def _on_start(self, environ: WSGIEnvironment, endpoint: Endpoint) -> Decision | None:
+        try:
+            container = self.docker.inspect(endpoint.container)
+        except DockerError as error:
+            if error.status < 500:
+                return None
+            raise
+        if not container.is_ours:
+            return LeaveAlone("it was not created to be attached")
+        if endpoint.name == "container_start" and endpoint.is_older_than("1.24"):
+            self._refuse_other_network(environ, container)
+        return Attach(promised_to(container), container=container)
+
+    def _refuse_other_network(self, environ: WSGIEnvironment, container: Container) -> None:
+        document = body_of(environ).document
+        mode = network_mode(host_config(document) if document else None)
+        reason = shared_network(mode) or self._unsuitable_network(mode)
+        if reason:
+            raise BadRequest(f"container {container.name} was created to be attached to the weave network, "
+                             f"and can't be: {reason}")
+
+    def _unsuitable_network(self, mode: str) -> str:
+        """Why a container on this network is left alone; empty if it is not."""
+        if mode in _BUILT_IN:
+            return ""
+        try:
+            driver = self.docker.network_driver(mode)
+        except DockerError as error:
+            if error.status != 404:
+                raise
+            return f'there is no network "{mode}"'
+        return "" if driver in _ATTACHABLE_DRIVERS else f'its network "{mode}" has the driver "{driver}"'
+
+
+def shared_network(mode: str) -> str:
+    """Why a container with this network mode is left alone whatever its environment says; empty if it is not."""
+    if mode == "host":
+        return "it has the host's network"
+    if mode.startswith("container:"):
+        return f"it has the network of another container ({mode.partition(':')[2]})"
+    return ""
+
+
+def promised_to(container: Container) -> tuple[Wanted, ...]:
+    """What a container that was created to be attached is to get: addresses, whatever the settings are by now."""
+    wanted = wanted_by(container.env)
+    return (Default(),) if isinstance(wanted, LeaveAlone) else wanted
+
+
+def _as_create_says(error: DockerError) -> DockerError:
+    """An image's inspect error in the words of create, by which clients know that they are to pull."""
+    match = re.search(r"No such image: .*", str(error), re.DOTALL)
+    return DockerError(error.status, match[0]) if match and error.status == 404 else error
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    return tuple(map(str, value or ()))

@@ -1,0 +1,120 @@
+"""Lets containers resolve names by weaveDNS, and be found by theirs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from weavemw import context, endpoints, hostnames
+from weavemw.configs import host_config, set_host_config
+from weavemw.context import Attach
+from weavemw.errors import RouterError
+from weavemw.payload import Object, body_of
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from weavemw.endpoints import Endpoint
+    from weavemw.router.client import Router
+
+__all__ = ["DnsInjector"]
+
+_log = logging.getLogger(__name__)
+
+
+class DnsInjector:
+    """Resolver, search list and hostname on create; :data:`weavemw.context.NAMES` on start and restart.
+
+    ``with_dns``: ``None`` uses weaveDNS where it runs, ``False`` never, ``True``
+    raises :class:`~weavemw.errors.RouterError` where it does not. A create
+    without hostname gets one in the DNS domain: that of the label
+    ``hostname_from_label``, else of ``--name``, after each match of the regular
+    expression ``hostname_match`` was replaced by ``hostname_replacement``.
+    """
+
+    def __init__(self, app: WSGIApplication, *, router: Router, with_dns: bool | None = None,
+                 hostname_from_label: str = "", hostname_match: str = "(.*)", hostname_replacement: str = "$1") -> None:
+        self.app = app
+        self.router = router
+        self.with_dns = with_dns
+        self.hostname_from_label = hostname_from_label
+        self.hostname_match = hostname_match
+        self.hostname_replacement = hostname_replacement
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        endpoint, decision = endpoints.of(environ), environ.get(context.DECISION)
+        if endpoint and isinstance(decision, Attach) and (dns := self._dns()):
+            self._inject(environ, endpoint, decision, *dns)
+        return self.app(environ, start_response)
+
+    def _dns(self) -> tuple[str, str] | None:
+        """The server's address as containers reach it, and the domain; ``None`` if there is to be no DNS."""
+        if self.with_dns is False:
+            return None
+        try:
+            address = self.router.dns_address()
+            if address:
+                return address, self.router.domain()
+        except RouterError as error:
+            if self.with_dns:
+                raise
+            _log.warning("going on without weaveDNS: %s", error)
+            return None
+        if self.with_dns:
+            raise RouterError("--with-dns is set, but the weave router serves no DNS")
+        return None
+
+    def _inject(self, environ: WSGIEnvironment, endpoint: Endpoint, decision: Attach, address: str,
+                domain: str) -> None:
+        if decision.container:
+            environ[context.NAMES] = hostnames.names_for(decision.container, domain)
+            if endpoint.name == "container_start" and endpoint.is_older_than("1.24"):
+                self._on_old_start(environ, decision.container.hostname, address, domain)
+        else:
+            self._on_create(environ, decision, address, domain)
+
+    def _on_create(self, environ: WSGIEnvironment, decision: Attach, address: str, domain: str) -> None:
+        body = body_of(environ)
+        if body.document is None:
+            return
+        host = host_config(body.document) or Object(path="HostConfig.")
+        if host.string("UTSMode") != "host":
+            self._give_hostname(body.document, self._source(environ, body.document, decision), domain)
+        use_resolver(host, address, hostnames.search_domains(body.document.string("Hostname"), domain))
+        set_host_config(body.document, host)
+        body.store(environ)
+
+    def _on_old_start(self, environ: WSGIEnvironment, hostname: str, address: str, domain: str) -> None:
+        body = body_of(environ)
+        host = host_config(body.document) if body.document else None
+        if body.document and host:
+            use_resolver(host, address, hostnames.search_domains(hostname, domain))
+            set_host_config(body.document, host)
+            body.store(environ)
+
+    def _source(self, environ: WSGIEnvironment, document: Object, decision: Attach) -> str:
+        name = endpoints.query_of(environ).get("name", "").lstrip("/")
+        labels = {**_labels(decision.image.get("Labels")), **document.labels("Labels")}
+        return hostnames.source_of_hostname(name, labels, self.hostname_from_label)
+
+    def _give_hostname(self, document: Object, source: str, domain: str) -> None:
+        if not source or document.string("Hostname") or document.string("Domainname"):
+            return
+        hostname = hostnames.replaced(source, self.hostname_match, self.hostname_replacement)
+        if hostname and not hostnames.fits_as_hostname(hostname, domain):
+            _log.warning('"%s" is too long for a hostname in %s: the container gets none', hostname, domain)
+        elif hostname:
+            document.set("Hostname", hostname)
+            document.set("Domainname", domain.removesuffix("."))
+
+
+def use_resolver(host: Object, address: str, search: list[str]) -> None:
+    """Put our server first, and a search list where there is none."""
+    host.set("Dns", [address, *(server for server in host.strings("Dns") or () if server != address)])
+    if not host.strings("DnsSearch"):
+        host.set("DnsSearch", search)
+
+
+def _labels(value: object) -> dict[str, str]:
+    return dict(value) if isinstance(value, dict) else {}

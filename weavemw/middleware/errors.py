@@ -1,0 +1,82 @@
+"""Turns exceptions into answers that a docker client shows to its user."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import sys
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from weavemw import context, endpoints
+from weavemw.errors import WeaveError
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["ErrorResponder"]
+
+_log = logging.getLogger(__name__)
+
+_USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class ErrorResponder:
+    """Answers errors of everything inside as ``{"message": …}``, Docker's form.
+
+    Errors of :mod:`weavemw.errors` carry their own status and message; any other
+    exception is logged with its traceback and answered by 500 without details.
+    ``StopIteration`` (a connection taken from the server) and ``ConnectionError``
+    (a client that left) are not answered: they go on to the server.
+
+    Leaves an id of the request in ``environ`` (:data:`weavemw.context.REQUEST_ID`).
+    Logs method and path, never query, headers or body.
+    """
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self.app = app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        environ[context.REQUEST_ID] = request_id(environ)
+        try:
+            return self.app(environ, start_response)
+        except WeaveError as error:
+            _log.info("%s: %d %s", described(environ), error.status, error.message)
+            return answer(environ, start_response, error.status, error.message)
+        except (StopIteration, ConnectionError):
+            raise
+        except Exception:  # noqa: BLE001  # whatever it is, the client is to get an answer
+            _log.exception("%s failed", described(environ))
+            message = f"weave proxy: internal error, see its log for request {environ[context.REQUEST_ID]}"
+            return answer(environ, start_response, 500, message)
+
+
+def request_id(environ: WSGIEnvironment) -> str:
+    """The client's ``X-Request-Id`` if it is fit for a log, else a random one."""
+    given = environ.get("HTTP_X_REQUEST_ID", "")
+    return given if _USABLE_ID.fullmatch(given) else secrets.token_hex(4)
+
+
+def described(environ: WSGIEnvironment) -> str:
+    """The request, for a log: id, method and path."""
+    path = endpoints.path_of(endpoints.target_of(environ))
+    return f"[{environ.get(context.REQUEST_ID, '-')}] {environ['REQUEST_METHOD']} {ascii(path)[1:-1]}"
+
+
+def answer(environ: WSGIEnvironment, start_response: StartResponse, status: int, message: str) -> Iterable[bytes]:
+    """Respond with Docker's form of an error; to HEAD without a body."""
+    body = json.dumps({"message": message}).encode() + b"\n"
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    start_response(status_line(status), headers, sys.exc_info())
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+
+def status_line(status: int) -> str:
+    """``404 Not Found``; a status that is no error becomes 502, as the daemon answered something unexpected."""
+    if status < 400:
+        status = HTTPStatus.BAD_GATEWAY
+    known = status in {*HTTPStatus}
+    return f"{int(status)} {HTTPStatus(status).phrase if known else 'Error'}"

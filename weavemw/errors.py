@@ -14,12 +14,14 @@ from typing import ClassVar
 
 __all__ = [
     "BadRequest",
+    "ClientGone",
     "Conflict",
     "DockerError",
     "DockerUnreachable",
     "InvalidCidr",
     "NetworkError",
     "PayloadTooLarge",
+    "RouterBusy",
     "RouterError",
     "RouterUnreachable",
     "SettingsError",
@@ -79,6 +81,16 @@ class RouterError(WeaveError):
 
 class RouterUnreachable(RouterError):
     """Nothing answered at the router's address, or not in time."""
+
+
+class RouterBusy(RouterUnreachable):
+    """The router took the question and did not answer in time: asking again may help."""
+
+
+class ClientGone(WeaveError):
+    """The client closed its connection while we worked for it; nobody reads the answer (499 is nginx's number)."""
+
+    status = 499
 
 
 class DockerUnreachable(WeaveError):

@@ -21,7 +21,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 from typing import Any
 
 from weavemw.container import WAIT_PATH, Container
-from weavemw.errors import DockerError, NetworkError, RouterError
+from weavemw.errors import DockerError, NetworkError, RouterBusy, RouterError
 from weavemw.network.plan import Ethwe, HostInterface, Plan, host_names
 from weavemw.router.client import Interface
 
@@ -184,7 +184,7 @@ class FakeDocker(_Fake):
 class FakeRouter(_Fake):
     """:class:`~weavemw.router.client.Router` in memory: the lowest free address, as the real one gives it.
 
-    While ``ready`` is cleared, an allocation waits: a router whose peers have not agreed.
+    While ``ready`` is cleared, an allocation is not answered in time: a router whose peers have not agreed.
     """
 
     def __init__(self, default_subnet: str = "10.32.0.0/24", *, domain: str = "weave.local.",
@@ -199,7 +199,7 @@ class FakeRouter(_Fake):
 
     def allocate(self, container_id: str, subnet: str = "") -> Interface:
         self._called("allocate", container_id, subnet)
-        self.ready.wait()
+        self._await_peers()
         with self._lock:
             network = ip_network(subnet or self.default_subnet)
             held = [one for one in self.addresses(container_id) if one.ip in network]
@@ -207,7 +207,7 @@ class FakeRouter(_Fake):
 
     def claim(self, container_id: str, address: Interface) -> None:
         self._called("claim", container_id, address)
-        self.ready.wait()
+        self._await_peers()
         with self._lock:
             for owner, held in self.owners.items():
                 if owner != container_id and address.ip in [one.ip for one in held]:
@@ -252,6 +252,10 @@ class FakeRouter(_Fake):
     def dns_address(self) -> str | None:
         self._called("dns_address")
         return self._dns_address
+
+    def _await_peers(self) -> None:
+        if not self.ready.wait(0.01):
+            raise RouterBusy("the weave router at 127.0.0.1:6784 did not answer in time")
 
     def _free(self, network: IPv4Network | IPv6Network) -> Interface:
         taken = {one.ip for held in self.owners.values() for one in held}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import itertools
 import os
 import queue
@@ -38,10 +39,14 @@ _CLONE_NEWNET = 0x40000000
 _LIMIT = 10.0  # seconds that the kernel has for an answer
 
 
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def setns(descriptor: int) -> None:
     """Move the calling thread into a network namespace (setns(2); ``os.setns`` is there from Python 3.12 on)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(descriptor, _CLONE_NEWNET):
+    if _libc().setns(descriptor, _CLONE_NEWNET):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

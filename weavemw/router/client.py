@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import requests
 
-from weavemw.errors import RouterError, RouterUnreachable
+from weavemw.errors import RouterBusy, RouterError, RouterUnreachable
 
 __all__ = ["Interface", "Router", "RouterClient"]
 
@@ -60,20 +60,26 @@ class Router(Protocol):
 
 
 class RouterClient:
-    """:class:`Router` over HTTP; ``address`` is host:port, ``timeout`` in seconds per call."""
+    """:class:`Router` over HTTP; ``address`` is host:port, ``timeout`` in seconds per call.
 
-    def __init__(self, address: str, *, timeout: float = 5.0,
+    An allocation may take as long as the router's peers need to agree: after
+    ``patience`` seconds it raises :class:`~weavemw.errors.RouterBusy`, and can be asked for again.
+    """
+
+    def __init__(self, address: str, *, timeout: float = 5.0, patience: float = 0.8,
                  session: Callable[[], requests.Session] = requests.Session) -> None:
         self.address = address
         self.timeout = timeout
+        self.patience = patience
         self._session = session()
         self._session.trust_env = False
 
     def allocate(self, container_id: str, subnet: str = "") -> Interface:
-        return ip_interface(self._text("POST", _path("ip", container_id, *subnet.split("/", 1) if subnet else ())))
+        path = _path("ip", container_id, *subnet.split("/", 1) if subnet else ())
+        return ip_interface(self._call("POST", path, timeout=self.patience).text.strip())
 
     def claim(self, container_id: str, address: Interface) -> None:
-        self._call("PUT", _path("ip", container_id, *str(address).split("/")))
+        self._call("PUT", _path("ip", container_id, *str(address).split("/")), timeout=self.patience)
 
     def addresses(self, container_id: str) -> tuple[Interface, ...]:
         return self.owned().get(container_id, ())
@@ -106,10 +112,12 @@ class RouterClient:
         return self._call(method, path).text.strip()
 
     def _call(self, method: str, path: str, *, also: tuple[int, ...] = (), data: Mapping[str, str] | None = None,
-              headers: Mapping[str, str] | None = None) -> requests.Response:
+              headers: Mapping[str, str] | None = None, timeout: float | None = None) -> requests.Response:
         try:
             reply = self._session.request(method, f"http://{self.address}{path}", data=data, headers=headers,
-                                          timeout=self.timeout, allow_redirects=False)
+                                          timeout=timeout or self.timeout, allow_redirects=False)
+        except requests.ReadTimeout as error:
+            raise RouterBusy(f"the weave router at {self.address} did not answer in time") from error
         except requests.RequestException as error:
             raise RouterUnreachable(f"the weave router at {self.address} did not answer: {_cause(error)}") from error
         if reply.status_code >= 300 and reply.status_code not in also:

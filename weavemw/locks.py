@@ -1,0 +1,85 @@
+"""Locks between processes and threads, one per name: ``flock`` on a file that exists only while somebody holds it.
+
+The kernel lets go of a lock whose holder dies. Nobody ever takes two, so none
+can wait for another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from weavemw.errors import Conflict
+
+__all__ = ["Busy", "Locks"]
+
+
+class Busy(Conflict):
+    """Somebody else holds the lock, and went on holding it."""
+
+
+class Locks:
+    """Locks by name in a directory, which is made when first needed."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._held = threading.local()
+
+    @contextlib.contextmanager
+    def hold(self, name: str, timeout: float = 0.0) -> Iterator[None]:
+        """Hold the lock; again within the same thread is fine.
+
+        Raises :class:`Busy` if it is not to be had within ``timeout`` seconds.
+        """
+        mine: set[str] = self._held.__dict__.setdefault("names", set())
+        if name in mine:
+            yield
+            return
+        with self._locked(name, timeout):
+            mine.add(name)
+            try:
+                yield
+            finally:
+                mine.discard(name)
+
+    @contextlib.contextmanager
+    def _locked(self, name: str, timeout: float) -> Iterator[None]:
+        path = self.directory / name
+        descriptor = self._wait_for(path, time.monotonic() + timeout)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # while it is held: whoever waits for this file sees that it's not the one
+            os.close(descriptor)
+
+    def _wait_for(self, path: Path, deadline: float) -> int:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        while (descriptor := _taken(path)) is None:
+            if time.monotonic() >= deadline:
+                raise Busy(f"{path.name[:12]} is being started, attached or detached by somebody else")
+            time.sleep(0.01)  # flock waits for ever or not at all
+        return descriptor
+
+
+def _taken(path: Path) -> int | None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_at(descriptor, path):
+            return descriptor
+    except BlockingIOError:
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,31 @@
+"""Which requests start a container that is to be attached."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from weavemw import endpoints
+from weavemw.container import Container
+from weavemw.context import DECISION, Attach
+from weavemw.docker import Docker
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+__all__ = ["container_of", "to_attach"]
+
+_STARTS = ("container_start", "container_restart")
+
+
+def to_attach(environ: WSGIEnvironment) -> Attach | None:
+    """The decision to attach the container that this request starts or restarts; ``None`` for any other request."""
+    endpoint = endpoints.of(environ)
+    decision = environ.get(DECISION)
+    starts = endpoint is not None and endpoint.name in _STARTS
+    return decision if starts and isinstance(decision, Attach) else None
+
+
+def container_of(environ: WSGIEnvironment, decision: Attach, docker: Docker) -> Container:
+    """The container that is started: as it was when that was decided, or as the daemon shows it now."""
+    endpoint = endpoints.of(environ)
+    return decision.container or docker.inspect(endpoint.container if endpoint else "")

@@ -1,0 +1,373 @@
+"""Attaches what no client started through us, and cleans up after what ended: one watcher per host.
+
+Restart policies, a restarted daemon, ``docker start`` past the proxy: the
+container waits in the wait program, and its ``start`` event brings us. What an
+event says is never acted upon; it is the reason for looking at the container,
+and what it is *now* decides. So nothing depends on the order of events, nor on
+seeing all of them, and each connection to the daemon begins with a look at
+everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from weavemw.attachment import Attachment, NotRunning
+from weavemw.container import Container
+from weavemw.context import Lease, LeaveAlone
+from weavemw.docker import Docker
+from weavemw.errors import Conflict, DockerError, RouterUnreachable, WeaveError
+from weavemw.locks import Busy
+from weavemw.network.addresses import Wanted, wanted_by
+from weavemw.schedule import Schedule
+
+__all__ = ["STATE_FILE", "Pending", "State", "Watcher", "read_state"]
+
+_log = logging.getLogger(__name__)
+
+#: What the watcher knows, for ``weave status``: a file in the run directory.
+STATE_FILE = "watcher.json"
+
+_ACTIONS = ("start", "die", "destroy", "rename")
+_BUSY_AGAIN = 0.2
+_FIRST_RETRY, _GROWTH, _LAST_RETRY = 1.0, 1.5, 60.0
+_LOOK, _SWEEP = "all containers", "orphans"  # keys beside the containers' ids
+
+
+@dataclass(slots=True)
+class Pending:
+    """A running container of ours that could not be attached yet, or one that could not be cleaned up after."""
+
+    name: str
+    error: str
+    attempts: int = 1
+    since: float = field(default_factory=time.time)
+
+    @property
+    def delay(self) -> float:
+        """Seconds until the next attempt."""
+        return float(min(_LAST_RETRY, _FIRST_RETRY * _GROWTH ** min(self.attempts - 1, 40)))
+
+
+@dataclass(slots=True)
+class State:
+    """What the watcher shows; times are Unix times. ``left_alone``: reasons, by container id."""
+
+    pid: int = field(default_factory=os.getpid)
+    since: float = field(default_factory=time.time)
+    connected: bool = False
+    error: str = ""
+    pending: dict[str, Pending] = field(default_factory=dict)
+    left_alone: dict[str, dict[str, str]] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=lambda: dict.fromkeys(
+        ("connections", "attached", "detached", "released", "retries", "swept_interfaces", "swept_names",
+         "swept_addresses"), 0))
+
+
+def read_state(run_dir: Path) -> State | None:
+    """What the host's watcher wrote last; ``None`` if there never was one."""
+    try:
+        stored = json.loads((run_dir / STATE_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return State(**{**stored, "pending": {key: Pending(**row) for key, row in stored["pending"].items()}})
+
+
+class Watcher:
+    """Watches one daemon; of all watchers with the same ``run_dir`` only one does, the others wait for its end.
+
+    ``names_for`` gives the names that a container is to resolve by. Times are in seconds.
+    """
+
+    def __init__(self, *, docker: Docker, attachment: Attachment, names_for: Callable[[Container], tuple[str, ...]],
+                 run_dir: Path, workers: int = 8, sweep_every: float = 60.0) -> None:
+        self.docker = docker
+        self.attachment = attachment
+        self.names_for = names_for
+        self.run_dir = Path(run_dir)
+        self.workers = workers
+        self.sweep_every = sweep_every
+        self.state = State()
+        self._schedule = Schedule()
+        self._unnamed: set[str] = set()  # running, but it's not known whether their names are registered
+        self._renamed: set[str] = set()
+        self._registered: dict[str, set[str]] = {}
+        self._names: dict[str, str] = {}
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._changed = True
+        self._thread = threading.Thread(target=self._wait_and_watch, name="weave-watcher", daemon=True)
+
+    def start(self) -> None:
+        """Begin, in threads of their own (never before a fork)."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End soon; attached containers stay attached."""
+        self._stopping.set()
+        self._schedule.close()
+
+    # One of them watches
+
+    def _wait_and_watch(self) -> None:
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        with (self.run_dir / "watcher.lock").open("w", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not self._stopping.is_set():
+                self._watch()
+
+    def _watch(self) -> None:
+        _log.info("watching containers")
+        self.state.since = time.time()
+        for number in range(self.workers):
+            threading.Thread(target=self._work, name=f"weave-watcher-{number}", daemon=True).start()
+        threading.Thread(target=self._read_events, name="weave-events", daemon=True).start()
+        self._schedule_sweeps()
+
+    def _schedule_sweeps(self) -> None:
+        """Sweep now and then, and keep the state file as the state is, until the end."""
+        swept = time.monotonic()
+        while not self._stopping.wait(0.25):
+            self._write_state()
+            if time.monotonic() - swept > self.sweep_every:
+                swept = time.monotonic()
+                self._schedule.put(_SWEEP)
+        self._write_state()
+
+    # Events: only read here, so that the daemon never waits for us
+
+    def _read_events(self) -> None:
+        since: float | None = None
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                since = self._connected(since)
+                failures = 0
+            except WeaveError as error:
+                failures += 1
+                self._disconnected(str(error), failures)
+            except Exception as error:  # noqa: BLE001  # without events there is no watcher: whatever it was, go on
+                failures += 1
+                _log.exception("reading Docker's events failed")
+                self._disconnected(repr(error), failures)
+            self._stopping.wait(min(5.0, 0.2 * 1.5 ** min(failures, 20)))
+
+    def _connected(self, since: float | None) -> float:
+        """Look at everything, then follow events from before that look; returns when the last one happened."""
+        before = time.time()
+        self.docker.container_ids()
+        with self._changing() as state:
+            state.connected, state.error = True, ""
+            state.counters["connections"] += 1
+        self._schedule.put(_LOOK)
+        last = min(since or before, before)
+        for event in self.docker.events(last):
+            last = max(last, _time_of(event))
+            self._heard(event)
+            if self._stopping.is_set():
+                break
+        return last
+
+    def _disconnected(self, error: str, failures: int) -> None:
+        if failures == 1:
+            _log.warning("not connected to Docker: %s", error)
+        with self._changing() as state:
+            state.connected, state.error = False, error
+
+    def _heard(self, event: Mapping[str, Any]) -> None:
+        action = str(event.get("Action") or event.get("status") or "")
+        container_id = str((event.get("Actor") or {}).get("ID") or event.get("id") or "")
+        if action in _ACTIONS and container_id:
+            if action == "rename":
+                self._renamed.add(container_id)
+            self._schedule.put(container_id)
+
+    # Work: whatever the state of a container is, make it as it should be
+
+    def _work(self) -> None:
+        while (key := self._schedule.take()) is not None:
+            try:
+                self._try(key)
+            except Exception as error:  # noqa: BLE001  # the other containers need this thread
+                _log.exception("container %s: this should not happen", key[:12])
+                self._failed(key, repr(error))
+            finally:
+                self._schedule.done(key)
+
+    def _try(self, key: str) -> None:
+        try:
+            {_LOOK: self._look, _SWEEP: self._sweep}.get(key, lambda: self._settle(key))()
+        except Busy:
+            self._schedule.put(key, _BUSY_AGAIN)
+        except WeaveError as error:
+            self._failed(key, str(error))
+        else:
+            self._settled(key)
+
+    def _look(self) -> None:
+        """Look at every container that runs; remember which names are registered, since some changed unseen."""
+        running = self.docker.container_ids()
+        self._unnamed.update(running)
+        for container_id in running:
+            self._schedule.put(container_id)
+        self._schedule.put(_SWEEP)
+        registered: dict[str, set[str]] = {}
+        for row in self.attachment.router.names():
+            registered.setdefault(str(row["ContainerID"]), set()).add(_plain(str(row["Hostname"])))
+        self._registered = registered
+
+    def _sweep(self) -> None:
+        swept = self.attachment.sweep()
+        with self._changing() as state:
+            for what, count in asdict(swept).items():
+                state.counters[f"swept_{what}"] += count
+
+    def _settle(self, container_id: str) -> None:
+        with self.attachment.lock(container_id, timeout=0):
+            container = self._inspect(container_id)
+            if container is None:
+                self._release(container_id)
+            elif not container.is_alive:
+                self._detach(container)
+            elif container.is_ours:
+                self._attach(container)
+            else:
+                self._leave_alone(container)
+
+    def _inspect(self, container_id: str) -> Container | None:
+        try:
+            container = self.docker.inspect(container_id)
+        except DockerError as error:
+            if error.status != 404:
+                raise
+            return None
+        self._names[container_id] = container.name
+        return container
+
+    def _release(self, container_id: str) -> None:
+        with self._at_the_router(container_id):
+            self.attachment.release(container_id)
+        self._count("released")
+        with self._changing() as state:
+            state.left_alone.pop(container_id, None)
+            self._names.pop(container_id, None)
+            self._unnamed.discard(container_id)
+
+    def _detach(self, container: Container) -> None:
+        with self._at_the_router(container.id):
+            self._count("detached", self.attachment.detach(container.id))
+
+    @contextmanager
+    def _at_the_router(self, container_id: str) -> Iterator[None]:
+        """One that was left alone may have nothing at a router that is not there; the sweep will see."""
+        try:
+            yield
+        except RouterUnreachable:
+            if container_id not in self.state.left_alone:
+                raise
+
+    def _attach(self, container: Container) -> None:
+        attached = self.attachment.is_attached(container)
+        if attached and container.id not in self._unnamed | self._renamed:
+            return
+        lease = self.attachment.allocate(container, _wanted_by(container), timeout=0)
+        names = self.names_for(container)
+        with contextlib.suppress(NotRunning):  # its end has an event of its own
+            if attached and self._has_old_names(container, names):
+                self.attachment.rename(container.id, lease.addresses, names)
+            elif self.attachment.attach(container.id, lease.addresses, names):
+                self._attached(container, lease)
+        self._unnamed.discard(container.id)
+        self._renamed.discard(container.id)
+
+    def _has_old_names(self, container: Container, names: Iterable[str]) -> bool:
+        before = self._registered.pop(container.id, set())
+        return container.id in self._renamed or not before <= set(map(_plain, names))
+
+    def _attached(self, container: Container, lease: Lease) -> None:
+        addresses = " ".join(map(str, lease.addresses))
+        _log.info("attached container %s (%s): %s", container.short_id, container.name, addresses)
+        self._count("attached")
+
+    def _leave_alone(self, container: Container) -> None:
+        if container.id in self.state.left_alone:
+            return
+        reason = _why_alone(container)
+        _log.info("leaving container %s (%s) alone because %s", container.short_id, container.name, reason)
+        with self._changing() as state:
+            state.left_alone[container.id] = {"name": container.name, "reason": reason}
+
+    # What went wrong, and what is shown
+
+    def _failed(self, key: str, error: str) -> None:
+        with self._changing() as state:
+            before = state.pending.get(key)
+            pending = Pending(self._names.get(key, ""), error)
+            if before is not None:
+                pending.attempts, pending.since = before.attempts + 1, before.since
+            state.pending[key] = pending
+            state.counters["retries"] += 1
+        _log.warning("%s: %s; next attempt in %.0f s", key[:12], error, pending.delay)
+        self._schedule.put(key, pending.delay)
+
+    def _settled(self, key: str) -> None:
+        if key in self.state.pending:
+            with self._changing() as state:
+                state.pending.pop(key, None)
+
+    def _count(self, counter: str, count: int = 1) -> None:
+        with self._changing() as state:
+            state.counters[counter] += count
+
+    @contextmanager
+    def _changing(self) -> Iterator[State]:
+        with self._lock:
+            yield self.state
+            self._changed = True
+
+    def _write_state(self) -> None:
+        with self._lock:
+            if not self._changed:
+                return
+            text, self._changed = json.dumps(asdict(self.state), indent=1), False
+        temporary = self.run_dir / f"{STATE_FILE}.{os.getpid()}"
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(self.run_dir / STATE_FILE)
+        except OSError as error:
+            _log.warning("can't write the watcher's state: %s", error)
+
+
+def _wanted_by(container: Container) -> tuple[Wanted, ...]:
+    """It was decided at create that it is to be attached, whatever --no-default-ipalloc says today."""
+    wanted = wanted_by(container.env)
+    if isinstance(wanted, LeaveAlone):
+        raise Conflict(f"it waits for the weave network, but {wanted.reason}")
+    return wanted
+
+
+def _why_alone(container: Container) -> str:
+    try:
+        wanted = wanted_by(container.env)
+    except WeaveError as error:
+        return str(error)
+    return wanted.reason if isinstance(wanted, LeaveAlone) else "it was not created through the proxy"
+
+
+def _plain(name: str) -> str:
+    return name.lower().rstrip(".")
+
+
+def _time_of(event: Mapping[str, Any]) -> float:
+    return float(event.get("timeNano") or 0) / 1e9 or float(event.get("time") or 0)

@@ -17,6 +17,7 @@ import queue
 import secrets
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
@@ -158,13 +159,16 @@ def _raise_for(message: Message, number: int, words: str) -> None:
         raise _KINDS.get(number, NetworkError)(f"can't {message.what}: {os.strerror(number)}{said}")
 
 
+_Visit = tuple[int, Callable[[], Any], Future[Any]]
+
+
 class _Visitor:
     """The one thread that enters other network namespaces; it is started when first needed, anew after a fork."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pid = 0
-        self._visits: queue.SimpleQueue[tuple[int, Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._visits: queue.SimpleQueue[_Visit | None] = queue.SimpleQueue()
 
     def inside(self, namespace: int, action: Callable[[], T]) -> T:
         """The result of ``action``, done in the namespace of this descriptor."""
@@ -178,20 +182,27 @@ class _Visitor:
             if self._pid != os.getpid():
                 self._pid, self._visits = os.getpid(), queue.SimpleQueue()
                 threading.Thread(target=_visit, args=(self._visits,), name="weave-namespaces", daemon=True).start()
+                weakref.finalize(self, self._visits.put, None)
 
 
-def _visit(visits: queue.SimpleQueue[tuple[int, Callable[[], Any], Future[Any]]]) -> None:
+def _visit(visits: queue.SimpleQueue[_Visit | None]) -> None:
     home = os.open(_OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
-    while True:
-        namespace, action, future = visits.get()
-        try:
-            setns(namespace)
-            future.set_result(action())
-        except BaseException as error:  # noqa: BLE001  # it is the caller's
-            future.set_exception(error)
-        finally:
-            setns(home)
-        del action, future
+    try:
+        for namespace, action, future in iter(visits.get, None):
+            _visit_once(home, namespace, action, future)
+            del action, future  # what they hold is not ours to keep until the next visit
+    finally:
+        os.close(home)
+
+
+def _visit_once(home: int, namespace: int, action: Callable[[], Any], future: Future[Any]) -> None:
+    try:
+        setns(namespace)
+        future.set_result(action())
+    except BaseException as error:  # noqa: BLE001  # it is the caller's
+        future.set_exception(error)
+    finally:
+        setns(home)
 
 
 class NetlinkNetwork:

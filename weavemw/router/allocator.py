@@ -19,6 +19,7 @@ The network and the broadcast address of a subnet are never given, nor claimed
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 
 from weavemw.errors import BadRequest
@@ -150,12 +151,11 @@ class Allocator:
         yield self._store.resting_from(low)
 
     def _take(self, key: int) -> None:
-        if self._store.wake(key):
-            return
         interval = self._store.interval_from(key)
-        if interval is None or interval[0] > key:
+        if interval and interval[0] <= key:
+            self._cut(key, *interval)
+        elif not self._store.wake(key):
             raise AssertionError(f"address number {key} is neither free nor leased")
-        self._cut(key, *interval)
 
     def _cut(self, key: int, low: int, high: int) -> None:
         if key < high:
@@ -205,6 +205,7 @@ def usable(subnet: Network) -> Interval:
     return (low + 1, high - 1) if subnet.version == 4 else (low + 1, high)
 
 
+@lru_cache(1024)
 def _bounds(network: Network) -> Interval:
     return key_of(network.network_address), key_of(network.broadcast_address)
 

@@ -7,6 +7,7 @@ API has no password.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -20,6 +21,8 @@ from weavemw.router.status import columns, formatted, overview
 from weavemw.router.store import Network
 
 __all__ = ["make_app"]
+
+_OWNER = re.compile(r"[!-$&-~]{1,255}")  # printable, but no "%": what was no UTF-8 comes here still quoted
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -172,12 +175,12 @@ class _Router:
         if form.get("replace") == ["true"]:
             self._service.targets.clear()
         self._service.targets.update(dict.fromkeys(form.get("peer", [])))
-        return web.Response()
+        return web.Response(text="")
 
     async def forget(self, request: web.Request) -> web.Response:
         for peer in (await _form(request)).get("peer", []):
             self._service.targets.pop(peer, None)
-        return web.Response()
+        return web.Response(text="")
 
     async def remove_peer(self, request: web.Request) -> web.Response:
         return web.Response(text=f"0 IPs taken over from {request.match_info['id']}\n")
@@ -229,7 +232,7 @@ def _dns_answer(facts: DnsFacts | None, text: Callable[[DnsFacts], str]) -> web.
 
 def _owner(request: web.Request) -> str:
     owner = request.match_info["id"]
-    if not (owner.isprintable() and owner.isascii() and len(owner) <= 255 and " " not in owner):
+    if not _OWNER.fullmatch(owner):
         raise BadRequest(f"invalid container identifier: {owner[:255]!a}")
     return owner
 

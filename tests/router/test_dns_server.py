@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from ipaddress import ip_interface, ip_network
+from typing import Any
+
+import dns.flags
+import dns.message
+import dns.query
+import dns.rcode
+import pytest
+
+from weavemw.router.client import RouterClient
+from weavemw.router.dns import Verdict
+from weavemw.router.dns_server import Clients, refused
+
+
+class Dns:
+    """A router with its DNS, and a client of both."""
+
+    def __init__(self, router: Any) -> None:
+        self.port = router.settings.dns_port
+        self.client = RouterClient(router.address)
+
+    def ask(self, name: str, kind: str = "A", tcp: bool = False, **options: Any) -> dns.message.Message:
+        query = dns.message.make_query(name, kind, **options)
+        return (dns.query.tcp if tcp else dns.query.udp)(query, "127.0.0.1", port=self.port, timeout=5)
+
+    def dig(self, *arguments: str) -> list[str]:
+        command = ["dig", "@127.0.0.1", "-p", str(self.port), "+tries=1", "+timeout=5", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+@pytest.fixture
+def server(start: Callable[..., Any]) -> Dns:
+    return Dns(start())
+
+
+def test_from_register_to_gone(server: Dns) -> None:
+    """A name resolves as soon as its registration is answered, both ways, and is gone as soon as its removal is."""
+    address = server.client.allocate("abc")
+    server.client.register("abc", address, "Web.weave.local")
+    assert server.dig("+short", "web.weave.local") == ["10.32.0.1"]
+    assert server.dig("+short", "+tcp", "web") == ["10.32.0.1"]
+    assert server.dig("+short", "-x", "10.32.0.1") == ["Web.weave.local."]
+    assert server.dig("+short", "AAAA", "web.weave.local") == []
+    server.client.deregister("abc")
+    assert server.ask("web.weave.local.").rcode() == dns.rcode.NXDOMAIN
+    assert server.ask("1.0.32.10.in-addr.arpa.", "PTR").rcode() == dns.rcode.NXDOMAIN
+
+
+def test_hundred_addresses(server: Dns) -> None:
+    """A hundred addresses resolve: dig is told that UDP is too small, and asks by TCP."""
+    for number in range(100):
+        server.client.register(f"c{number}", ip_interface(f"10.32.1.{number}/12"), "many.weave.local")
+    assert len(set(server.dig("+short", "many.weave.local"))) == 100
+    assert server.ask("many.weave.local.").flags & dns.flags.TC
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+def test_forwards(start: Callable[..., Any], resolver: Callable[..., Any], tcp: bool) -> None:
+    """The rest goes to the resolvers that were given, by the transport that it came with."""
+    upstream = resolver()
+    server = Dns(start(upstream=("{}:{}".format(*upstream.address),)))
+    assert str(server.ask("www.example.com.", tcp=tcp).answer[0][0]) == "192.0.2.1"
+    assert [by_tcp for _, by_tcp in upstream.asked] == [tcp]
+
+
+def test_answers_while_resolvers_are_silent(start: Callable[..., Any], resolver: Callable[..., Any]) -> None:
+    """Questions that wait for a silent resolver delay no other."""
+    upstream = resolver(lambda query, tcp: None)
+    server = Dns(start(upstream=("{}:{}".format(*upstream.address),)))
+    server.client.register("abc", ip_interface("10.32.0.1/12"), "web.weave.local")
+    with socket.socket(type=socket.SOCK_DGRAM) as flood:
+        for _ in range(2000):
+            flood.sendto(dns.message.make_query("www.example.com.", "A").to_wire(), ("127.0.0.1", server.port))
+        assert str(server.ask("web.weave.local.").answer[0][0]) == "10.32.0.1"
+
+
+def test_hostile_packets(server: Dns) -> None:
+    """Malformed packets, by UDP and TCP, leave the server as it was."""
+    with socket.socket(type=socket.SOCK_DGRAM) as udp:
+        for length in range(0, 600, 7):
+            udp.sendto(bytes(range(256))[:length % 256] * 3, ("127.0.0.1", server.port))
+    for data in (b"", b"\0", b"\0\0", b"\xff\xff" + b"x" * 10, b"\0\5hello", b"\0\x11" + b"\x12\x34\x01" + b"\0" * 14):
+        with socket.create_connection(("127.0.0.1", server.port)) as tcp:
+            tcp.sendall(data)
+    assert server.ask("nobody.weave.local.").rcode() == dns.rcode.NXDOMAIN
+    assert server.ask("nobody.weave.local.", tcp=True).rcode() == dns.rcode.NXDOMAIN
+
+
+def test_several_questions_on_one_connection(server: Dns) -> None:
+    """A TCP connection carries question after question (RFC 7766)."""
+    server.client.register("abc", ip_interface("10.32.0.1/12"), "web.weave.local")
+    with socket.create_connection(("127.0.0.1", server.port)) as tcp:
+        for _ in range(3):
+            response, _ = dns.query.send_tcp(tcp, dns.message.make_query("web.weave.local.", "A")), None
+            assert str(dns.query.receive_tcp(tcp)[0].answer[0][0]) == "10.32.0.1"
+
+
+def test_connections_are_limited(server: Dns) -> None:
+    """Idle connections beyond the limit are closed at once; UDP does not notice them."""
+    held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(140)]
+    held[-1].settimeout(5)
+    assert held[-1].recv(1) == b""
+    assert server.ask("nobody.weave.local.").rcode() == dns.rcode.NXDOMAIN
+    for connection in held:
+        connection.close()
+
+
+def test_stops_with_connections_open(start: Callable[..., Any]) -> None:
+    """Stopping waits for nobody."""
+    router = start()
+    server = Dns(router)
+    with socket.create_connection(("127.0.0.1", server.port)) as tcp:
+        tcp.settimeout(5)
+        begin = time.monotonic()
+        thread = threading.Thread(target=router.stop)
+        thread.start()
+        assert tcp.recv(1) == b""
+        thread.join()
+        assert time.monotonic() - begin < 9     # less than the idle limit
+
+
+@pytest.mark.parametrize(("host", "allowed"), [
+    ("10.32.0.9", True), ("10.48.0.1", False), ("fd00::9", True), ("fe80::1%lo", False), ("192.0.2.1", False),
+])
+def test_clients(host: str, allowed: bool) -> None:
+    """Clients are those of the given networks; what was said of a host is forgotten when the networks change."""
+    clients = Clients([ip_network("10.32.0.0/12"), ip_network("fd00::/64")])
+    assert (host in clients) is allowed
+    assert (host in clients) is allowed
+    clients.allow([])
+    assert host not in clients
+
+
+def test_strangers_are_refused() -> None:
+    """A stranger's question is refused, whatever it asks, at no more than its own length; other packets get nothing."""
+    query = dns.message.make_query("www.example.com.", "A", use_edns=0).to_wire()
+    reply = refused(query)
+    assert isinstance(reply, bytes)
+    assert len(reply) <= len(query)
+    assert dns.message.from_wire(reply).rcode() == dns.rcode.REFUSED
+    for packet in (b"", b"\0" * 12, b"nonsense" * 4, query[:2] + b"\x80" + query[3:]):
+        assert refused(packet) is Verdict.DROP

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import dns.flags
+import dns.message
+import dns.rcode
+import pytest
+
+from weavemw.router.forward import Forwarder, ResolvConf, Upstream, nameservers
+
+QUERY = dns.message.make_query("www.example.com.", "A", id=4711, use_edns=-1)
+SILENCE = ("127.0.0.1", 9)    # discard: nobody is there
+
+
+def ask(upstreams: Sequence[Upstream], query: dns.message.Message = QUERY, *, tcp: bool = False,
+        **options: Any) -> dns.message.Message:
+    """What a forwarder makes of a query; it is an answer to it in any case."""
+    forwarder = Forwarder(lambda: upstreams, **{"timeout": 0.3, "rounds": 1} | options)
+    response = dns.message.from_wire(asyncio.run(forwarder.ask(query.to_wire(), tcp=tcp)))
+    assert query.is_response(response)
+    assert forwarder.pending == 0
+    return response
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+def test_forwarded(resolver: Callable[..., Any], tcp: bool) -> None:
+    """A resolver's answer is handed back, by the transport of the question, under an id of our own."""
+    upstream = resolver()
+    assert str(ask([upstream.address], tcp=tcp).answer[0][0]) == "192.0.2.1"
+    (query, by_tcp), = upstream.asked
+    assert by_tcp is tcp
+    assert query[2:] == QUERY.to_wire()[2:]
+
+
+def test_ids_are_our_own(resolver: Callable[..., Any]) -> None:
+    """The id that a resolver sees can't be guessed from that of the client."""
+    upstream = resolver()
+    for _ in range(5):
+        ask([upstream.address])
+    assert len({query[:2] for query, _ in upstream.asked}) > 1
+
+
+def test_next_resolver(resolver: Callable[..., Any], answers: Callable[..., Any]) -> None:
+    """A resolver that is silent, absent or failing is passed over."""
+    silent, failing, good = resolver(lambda query, tcp: None), resolver(answers(rcode=2)), resolver()
+    response = ask([silent.address, SILENCE, failing.address, good.address])
+    assert str(response.answer[0][0]) == "192.0.2.1"
+    assert len(silent.asked) == len(failing.asked) == 1
+
+
+def test_last_good_first(resolver: Callable[..., Any]) -> None:
+    """The resolver that answered last is asked first."""
+    silent, good = resolver(lambda query, tcp: None), resolver()
+    forwarder = Forwarder(lambda: [silent.address, good.address], timeout=0.3)
+    for _ in range(3):
+        asyncio.run(forwarder.ask(QUERY.to_wire()))
+    assert (len(silent.asked), len(good.asked)) == (1, 3)
+
+
+@pytest.mark.parametrize("rcode", [pytest.param(3, id="no such name"), pytest.param(0, id="no such type")])
+def test_denial_is_an_answer(resolver: Callable[..., Any], answers: Callable[..., Any], rcode: int) -> None:
+    """That there is no such thing is an answer: no other resolver is asked."""
+    first, second = resolver(answers(rcode=rcode)), resolver()
+    assert ask([first.address, second.address]).rcode() == rcode
+    assert second.asked == []
+
+
+@pytest.mark.parametrize(("rcode", "handed_on"), [(2, dns.rcode.SERVFAIL), (5, dns.rcode.REFUSED)])
+def test_all_refuse(resolver: Callable[..., Any], answers: Callable[..., Any], rcode: int, handed_on: int) -> None:
+    """If no resolver does better, the first refusal is handed on."""
+    assert ask([resolver(answers(rcode=rcode)).address, SILENCE]).rcode() == handed_on
+
+
+def test_no_answer() -> None:
+    """Without an answer, and without a resolver, the client is told that we failed."""
+    assert ask([SILENCE]).rcode() == dns.rcode.SERVFAIL
+    assert ask([]).rcode() == dns.rcode.SERVFAIL
+    assert ask([SILENCE], tcp=True).rcode() == dns.rcode.SERVFAIL
+
+
+def test_forgeries_are_passed_over(resolver: Callable[..., Any], answers: Callable[..., Any]) -> None:
+    """Packets that answer something else are ignored, and the right one is waited for."""
+    def reply(query: bytes, tcp: bool) -> list[bytes]:
+        right = answers("192.0.2.7")(query, tcp)
+        return [b"", b"nonsense", query, bytes([right[0] ^ 1]) + right[1:], right.replace(b"www", b"xxx"), right]
+
+    assert str(ask([resolver(reply).address]).answer[0][0]) == "192.0.2.7"
+
+
+def test_forgery_over_tcp(resolver: Callable[..., Any]) -> None:
+    """Over TCP, an answer to something else is no answer."""
+    assert ask([resolver(lambda query, tcp: b"x" * 40).address], tcp=True).rcode() == dns.rcode.SERVFAIL
+
+
+def cut_over_udp(whole: Callable[[bytes, bool], bytes]) -> Callable[[bytes, bool], bytes]:
+    def reply(query: bytes, tcp: bool) -> bytes:
+        if tcp:
+            return whole(query, tcp)
+        response = dns.message.make_response(dns.message.from_wire(query))
+        response.flags |= dns.flags.TC
+        return response.to_wire()
+
+    return reply
+
+
+@pytest.mark.parametrize(("count", "payload", "whole"), [
+    pytest.param(3, None, True, id="it fits"),
+    pytest.param(60, None, False, id="too long"),
+    pytest.param(60, 1232, True, id="fits by EDNS"),
+])
+def test_truncated_is_asked_by_tcp(resolver: Callable[..., Any], answers: Callable[..., Any], count: int,
+                                   payload: int | None, whole: bool) -> None:
+    """A truncated answer is fetched by TCP; if it is too long for the client, it is truncated for the client."""
+    upstream = resolver(cut_over_udp(answers(*(f"192.0.2.{number}" for number in range(count)))))
+    query = dns.message.make_query("www.example.com.", "A", use_edns=0 if payload else -1, payload=payload)
+    response = ask([upstream.address], query)
+    assert bool(response.flags & dns.flags.TC) is not whole
+    assert sum(map(len, response.answer)) == (count if whole else 0)
+    assert [tcp for _, tcp in upstream.asked] == [False, True]
+
+
+def test_flood(resolver: Callable[..., Any]) -> None:
+    """Only so many questions are under way; those beyond are told at once that we can't, and nothing is left open."""
+    silent = resolver(lambda query, tcp: None)
+    forwarder = Forwarder(lambda: [silent.address], timeout=0.3, rounds=1, limit=10)
+
+    async def flood() -> int:
+        tasks = [asyncio.create_task(forwarder.ask(QUERY.to_wire())) for _ in range(500)]
+        await asyncio.sleep(0.1)
+        at_once = sum(task.done() for task in tasks)
+        await asyncio.gather(*tasks)
+        return at_once
+
+    before = len(os.listdir("/proc/self/fd"))
+    assert asyncio.run(flood()) == 490
+    assert (forwarder.pending, forwarder.refused) == (0, 490)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    pytest.param("nameserver 192.0.2.1\nnameserver 192.0.2.2\n", ("192.0.2.1", "192.0.2.2"), id="two"),
+    pytest.param("# nameserver 192.0.2.1\n;nameserver 192.0.2.2\nsearch nameserver\n", (), id="comments"),
+    pytest.param("\tnameserver\t192.0.2.1 # the first\nnameserver 192.0.2.1", ("192.0.2.1",), id="twice, with tabs"),
+    pytest.param("nameserver fd00::1\nnameserver fe80::1%eth0", ("fd00::1", "fe80::1%eth0"), id="IPv6"),
+    pytest.param("nameserver\nnameserver dns.example\nnameserver 300.1.1.1", (), id="no addresses"),
+    pytest.param("", (), id="empty"),
+])
+def test_nameservers(text: str, found: tuple[str, ...]) -> None:
+    """The nameserver lines of a resolv.conf count, and what they say if it is an address."""
+    assert nameservers(text) == found
+
+
+def test_resolv_conf_is_watched(tmp_path: Path) -> None:
+    """A change of the file counts from the next question on; a file that is gone leaves what it said."""
+    path = tmp_path / "resolv.conf"
+    path.write_text("nameserver 192.0.2.1\n")
+    resolvers = ResolvConf(path, lambda address: False)
+    assert resolvers() == (("192.0.2.1", 53),)
+    path.write_text("nameserver 192.0.2.2\nnameserver 192.0.2.3\n")
+    assert resolvers() == (("192.0.2.2", 53), ("192.0.2.3", 53))
+    path.unlink()
+    assert resolvers() == (("192.0.2.2", 53), ("192.0.2.3", 53))
+
+
+def test_never_to_ourselves(tmp_path: Path) -> None:
+    """Our own addresses, and Docker's embedded resolver, which asks us, are left out."""
+    path = tmp_path / "resolv.conf"
+    path.write_text("nameserver 127.0.0.11\nnameserver 172.17.0.1\nnameserver 127.0.0.53\n")
+    assert ResolvConf(path, lambda address: address == "172.17.0.1")() == (("127.0.0.53", 53),)

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from ipaddress import ip_interface, ip_network
+
+import pytest
+
+from weavemw.router.host import Bridge, Route, addresses_of, bridges, client_networks, overlapping, routes
+
+RANGES = [ip_network("10.32.0.0/12"), ip_network("fd00::/48")]
+
+
+@pytest.mark.parametrize(("network", "device", "overlaps"), [
+    pytest.param("10.40.0.0/16", "eth0", True, id="within"),
+    pytest.param("10.0.0.0/8", "vpn0", True, id="around"),
+    pytest.param("10.32.0.0/12", "eth0", True, id="the same"),
+    pytest.param("10.48.0.0/12", "eth0", False, id="beside"),
+    pytest.param("fd00::/64", "eth0", True, id="IPv6"),
+    pytest.param("10.32.0.0/12", "weave", False, id="of our own bridge"),
+    pytest.param("0.0.0.0/0", "eth0", False, id="default route"),
+    pytest.param("0.0.0.0/1", "vpn0", False, id="half of everything"),
+])
+def test_overlapping(network: str, device: str, overlaps: bool) -> None:
+    """A route overlaps the range if they share an address; those of the bridge, and those to everywhere, don't count."""
+    route = Route(ip_network(network), device)
+    others = [Route(ip_network("192.0.2.0/24"), "eth0")]
+    assert overlapping(RANGES, [*others, route], "weave") == (route if overlaps else None)
+
+
+BRIDGES = [Bridge("docker0", (ip_interface("172.17.0.1/16"), ip_interface("fe80::1/64"))),
+           Bridge("br-0123456789ab", (ip_interface("172.18.0.1/16"),)), Bridge("br0", (ip_interface("192.0.2.1/24"),))]
+
+
+def test_client_networks() -> None:
+    """The networks of Docker's bridges are answered, those of other bridges are not: they may be the world's."""
+    assert client_networks(BRIDGES, "docker0", "weave") == (
+        ip_network("172.17.0.0/16"), ip_network("fe80::/64"), ip_network("172.18.0.0/16"))
+
+
+def test_addresses_of() -> None:
+    """A bridge's addresses, without link-local ones, in its order."""
+    assert addresses_of("docker0", BRIDGES) == ("172.17.0.1",)
+    assert addresses_of("weave", BRIDGES) == ()
+
+
+def test_reading_needs_no_rights() -> None:
+    """Routes and bridges of the host can be read by anyone."""
+    assert all(route.network.prefixlen <= 128 for route in routes())
+    assert all(bridge.name for bridge in bridges())

@@ -133,8 +133,8 @@ def options(settings: Settings) -> dict[str, Any]:
         "forwarded_allow_ips": "",
         "control_socket_disable": True,
         "post_fork": _end_with_master,
-        "post_worker_init": lambda worker: _start_background(settings, worker),
-        "worker_exit": lambda server, worker: _stop_background(worker),
+        "post_worker_init": lambda worker: _start_watching(settings, worker),
+        "worker_exit": lambda server, worker: _stop_watching(worker),
     }
 
 
@@ -192,13 +192,16 @@ def _loader(settings: Settings) -> Callable[[], Any]:
     return load
 
 
-def _start_background(settings: Settings, worker: Any) -> None:
-    worker.background = None
+def _start_watching(settings: Settings, worker: Any) -> None:
+    from weavemw.assembly import watcher  # not before the fork: it belongs to the worker
+
+    worker.watcher = watcher(settings)
+    worker.watcher.start()
 
 
-def _stop_background(worker: Any) -> None:
-    if getattr(worker, "background", None) is not None:
-        worker.background.stop()
+def _stop_watching(worker: Any) -> None:
+    if hasattr(worker, "watcher"):  # it has none if it failed to start
+        worker.watcher.stop()
 
 
 def _end_with_master(_server: Any, _worker: Any) -> None:

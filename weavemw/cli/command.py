@@ -38,7 +38,7 @@ class Invocation:
     @property
     def proxy(self) -> dict[str, Any] | None:
         """What the running proxy of this run directory says about itself; ``None`` when none runs."""
-        return runfile.running(self._run_dir / runfile.PROXY)
+        return runfile.running(self.run_dir / runfile.PROXY)
 
     @property
     def proxy_listeners(self) -> list[listeners.Listener]:
@@ -54,7 +54,8 @@ class Invocation:
         return _named(self._configuration().get(name, {}))
 
     @property
-    def _run_dir(self) -> Path:
+    def run_dir(self) -> Path:
+        """Where locks and the files of running programs are."""
         values = self._file() | settings_in(self.environ) | self.shared
         return Path(values.get("run_dir", _DEFAULTS.run_dir))
 

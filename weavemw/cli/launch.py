@@ -63,7 +63,7 @@ def launch_router(weave: Invocation, /, foreground: bool, **options: Any) -> Non
     if foreground:
         from weavemw.router.__main__ import main
 
-        main(list(router_arguments(settings, options)), prog_name="weave-router")
+        main(list(_router_arguments(weave, settings, options)), prog_name="weave-router")
     _launch_router(weave, settings, options)
 
 
@@ -116,9 +116,13 @@ def stop_proxy(weave: Invocation) -> None:
 def _launch_router(weave: Invocation, settings: Settings, options: Mapping[str, Any]) -> None:
     if router_serves(settings.router_address):
         raise Conflict(f"weave router is already running (at {settings.router_address})")
-    arguments = router_arguments(settings, options)
+    arguments = _router_arguments(weave, settings, options)
     _supervisor(settings).launch(ROUTER, python_environ(weave.environ), arguments=arguments,
                                  is_ready=lambda: router_serves(settings.router_address))
+
+
+def _router_arguments(weave: Invocation, settings: Settings, options: Mapping[str, Any]) -> tuple[str, ...]:
+    return router_arguments(settings, options, weave.file_section("router"))
 
 
 def _launch_proxy(weave: Invocation, settings: Settings) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from weavemw.errors import SettingsError
 from weavemw.settings import DEFAULT_LISTENERS, Settings
 
 __all__ = ["common_options", "proxy_options", "proxy_values", "router_arguments", "router_options"]
@@ -49,20 +50,33 @@ def router_options(function: F) -> F:
     return function
 
 
-def router_arguments(settings: Settings, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """The command line of ``python -m weavemw.router`` that means what settings and options say."""
-    own = (_written(option, options.get(option.name or "")) for option in _router_own())
+def router_arguments(settings: Settings, options: Mapping[str, Any], table: Mapping[str, Any]) -> tuple[str, ...]:
+    """The command line of ``python -m weavemw.router`` that means what settings and options say.
+
+    ``table`` is the configuration file's; options win over it. Raises
+    :class:`~weavemw.errors.SettingsError` for a name in it that is no option.
+    """
+    own = {option.opts[0]: option for option in _router_own()}
     shared = {"http-addr": settings.router_address, "state-dir": settings.state_dir,
               "docker-host": settings.docker_host, "docker-bridge": settings.docker_bridge,
               "bridge": settings.bridge, "mtu": settings.mtu, "log-level": settings.log_level}
-    return (*(f"--{name}={value}" for name, value in shared.items()), *itertools.chain.from_iterable(own))
+    from_file = (_written(_router_option(own, key), value) for key, value in table.items())
+    given = (_written(option, options.get(option.name or "")) for option in own.values())
+    return (*(f"--{name}={value}" for name, value in shared.items()), *itertools.chain(*from_file, *given))
+
+
+def _router_option(own: Mapping[str, click.Option], key: str) -> click.Option:
+    try:
+        return own["--" + key.replace("_", "-")]
+    except KeyError:
+        raise SettingsError(f"unknown setting {key!r} for the router") from None
 
 
 def _written(option: click.Option, value: Any) -> list[str]:
     if value is None or value == option.default or value == ():
         return []
     if option.is_flag:
-        return [option.opts[0]]
+        return [option.opts[0]] if value in (True, option.flag_value) else []
     values: Sequence[Any] = value if option.multiple else [value]
     return [f"{option.opts[0]}={each}" for each in values]
 

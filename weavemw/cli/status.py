@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -14,6 +15,8 @@ from weavemw.cli.command import Invocation, verb
 from weavemw.cli.router import router_text
 from weavemw.docker import DockerClient
 from weavemw.errors import WeaveError
+from weavemw.supervisor import PROXY, ROUTER
+from weavemw.watcher import read_state
 
 __all__ = ["healthcheck", "status", "version"]
 
@@ -73,7 +76,8 @@ def _proxy(weave: Invocation) -> dict[str, Any]:
     if facts is None:
         return {"running": False}
     answering = {str(each): listeners.ping(each) for each in weave.proxy_listeners}
-    return {"running": True, **facts, "answering": answering, "engine": _engine(facts.get("docker_host", ""))}
+    return {"running": True, **facts, "answering": answering, "engine": _engine(facts.get("docker_host", "")),
+            "watcher": asdict(state) if (state := read_state(weave.run_dir)) else None}
 
 
 def _engine(docker_host: str) -> dict[str, Any]:
@@ -94,7 +98,7 @@ _LOOKS = {"router": _router, "proxy": _proxy}
 
 
 def _as_text(found: dict[str, dict[str, Any]]) -> str:
-    blocks = [f"Version: {__version__}"]
+    blocks = []
     if router := found.get("router"):
         blocks.append(router["status"].strip("\n") if router["running"] else _router_absent(router))
     if proxy := found.get("proxy"):
@@ -109,11 +113,29 @@ def _router_absent(router: dict[str, Any]) -> str:
 def _proxy_block(proxy: dict[str, Any]) -> str:
     if not proxy["running"]:
         return "weave proxy is not running"
-    rows = [("Service", "proxy"), *(("Listener", f"{where}{'' if ok else ' (does not answer)'}")
-                                    for where, ok in proxy["answering"].items()),
-            ("Engine", _engine_text(proxy)), ("Router", proxy.get("router_address", "")),
-            ("Up for", _duration(time.time() - proxy.get("started", time.time())))]
-    return "\n".join([*(f"{key:>9}: {value}" for key, value in rows), "weave proxy is running"])
+    return "\n".join([*(f"{key:>15}: {value}" for key, value in _proxy_rows(proxy)), "weave proxy is running"])
+
+
+def _proxy_rows(proxy: dict[str, Any]) -> list[tuple[str, Any]]:
+    answering = proxy["answering"].items()
+    return [
+        ("Service", "proxy"),
+        ("Version", proxy.get("version", "")),
+        *(("Listener", where if ok else f"{where} (does not answer)") for where, ok in answering),
+        ("Engine", _engine_text(proxy)),
+        ("Router", proxy.get("router_address", "")),
+        ("UpFor", _duration(time.time() - proxy.get("started", time.time()))),
+        *_watcher_rows(proxy["watcher"]),
+    ]
+
+
+def _watcher_rows(state: dict[str, Any] | None) -> list[tuple[str, Any]]:
+    if state is None:
+        return [("Watcher", "not started yet")]
+    rows = [("Watcher", "follows Docker's events" if state["connected"] else f"not connected: {state['error']}")]
+    rows += [("Waiting", f"{each['name']}: {each['error']}") for each in state["pending"].values()]
+    alone = [each for each in state["left_alone"].values() if each.get("name") not in (PROXY.name, ROUTER.name)]
+    return rows + [("LeftAlone", f"{each.get('name')}: {each.get('reason')}") for each in alone]
 
 
 def _engine_text(proxy: dict[str, Any]) -> str:

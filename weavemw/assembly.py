@@ -1,0 +1,53 @@
+"""From settings to the parts that act on them: what proxy, watcher and command line have in common.
+
+Making them touches neither Docker nor the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from weavemw import hostnames
+from weavemw.attachment import Attachment
+from weavemw.container import Container
+from weavemw.docker import DockerClient
+from weavemw.network.netlink import NetlinkNetwork
+from weavemw.router.client import Router, RouterClient
+from weavemw.settings import Settings
+from weavemw.watcher import Watcher
+
+__all__ = ["attachment", "docker", "names_for", "router", "watcher"]
+
+
+def docker(settings: Settings) -> DockerClient:
+    """The engine itself, never through the proxy."""
+    return DockerClient(settings.docker_socket)
+
+
+def router(settings: Settings) -> RouterClient:
+    """The router, ours or a real Weave Net router."""
+    return RouterClient(settings.router_address)
+
+
+def attachment(settings: Settings) -> Attachment:
+    """What attaches and detaches containers on this host."""
+    return Attachment(docker=docker(settings), router=router(settings),
+                      network=NetlinkNetwork(settings.bridge, settings.mtu), run_dir=settings.run_dir,
+                      rewrite_hosts=settings.rewrite_hosts, multicast_route=settings.multicast_route)
+
+
+def watcher(settings: Settings) -> Watcher:
+    """What attaches containers that Docker starts by itself."""
+    return Watcher(docker=docker(settings), attachment=attachment(settings),
+                   names_for=names_for(settings, router(settings)), run_dir=settings.run_dir)
+
+
+def names_for(settings: Settings, router: Router) -> Callable[[Container], tuple[str, ...]]:
+    """The names under which a container is to be found, in the router's domain; none without DNS."""
+
+    def names(container: Container) -> tuple[str, ...]:
+        if settings.with_dns is False or not router.dns_address():
+            return ()
+        return hostnames.names_for(container, router.domain())
+
+    return names

@@ -32,12 +32,14 @@ def replaced(source: str, match: str, replacement: str) -> str:
     ``$1``, ``$name`` and ``${name}`` stand for groups (the longest name possible
     counts; unknown groups are empty), ``$$`` for a dollar. What does not match stays.
     """
-    pieces, end, last = [], 0, -1
-    for found in re.finditer(match, source):
-        if found.end() == found.start() == last:
-            continue  # Go ignores an empty match right after another one
-        pieces += [source[end : found.start()], _expanded(replacement, found)]
-        end = last = found.end()
+    pattern = re.compile(match, re.ASCII)
+    pieces, end, position = [], 0, 0
+    while position <= len(source) and (found := pattern.search(source, position)):
+        pieces.append(source[end : found.start()])
+        if found.end() > end or found.start() == 0:  # not for an empty match right after another one
+            pieces.append(_expanded(replacement, found))
+        end = found.end()
+        position = max(position + 1, end)
     return "".join([*pieces, source[end:]])
 
 

@@ -53,7 +53,7 @@ class Request:
         while b"\r\n" not in self.rest:
             self._more()
         size, _, self.rest = self.rest.partition(b"\r\n")
-        data = self._take(int(size, 16))
+        data = self._take(int(size.partition(b";")[0], 16))
         assert self._take(2) == b"\r\n"
         return data
 

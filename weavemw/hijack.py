@@ -109,7 +109,7 @@ class Handover:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if _server_socket(environ) is None:
             return self.app(environ, start_response)
-        server = getattr(start_response, "__self__", None)
+        server: Any = getattr(start_response, "__self__", None)
         respond = _keeping_server_and_date(server, start_response)
         offer = Offer(environ, respond, self.relay, lambda: _read_ahead(server, environ))
         environ[context.HANDOVER] = offer
@@ -140,7 +140,7 @@ def _read_ahead(server: Any, environ: WSGIEnvironment) -> bytes:
     if _is_gunicorn(server):
         return bytes(server.req.unreader.take_buffered())
     # Chunked bodies are read through a wrapper in Werkzeug.
-    reader = getattr(environ["wsgi.input"], "_rfile", environ["wsgi.input"])
+    reader: Any = getattr(environ["wsgi.input"], "_rfile", environ["wsgi.input"])
     environ["werkzeug.socket"].setblocking(False)
     return bytes(reader.read1(len(reader.peek())))
 

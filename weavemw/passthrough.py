@@ -16,6 +16,7 @@ Works under any WSGI server, alone or inside other people's middlewares.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -24,19 +25,21 @@ from weavemw.errors import BadRequest, DockerUnreachable
 from weavemw.hijack import nothing
 from weavemw.http1 import HOP_BY_HOP, Headers, ProtocolError, ResponseHead, request_head
 from weavemw.relay import Stream
-from weavemw.upstream import Connection, Upstream
+from weavemw.upstream import ClientGone, Connection, Upstream
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
     from weavemw.hijack import Offer
 
-__all__ = ["Passthrough"]
+__all__ = ["NoAnswerError", "Passthrough"]
 
 _BLOCK = 65536
 #: Methods that may be sent again on another connection (RFC 9110 section 9.2.2),
 #: less those with which something may already have happened at the daemon.
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+#: What may stand in a path as it is (RFC 3986 section 3.3).
+_PATH_SAFE = "/:@!$&'()*+,;=~"
 _HIJACKS = frozenset({"container_attach", "container_attach_ws", "exec_start", "session", "grpc"})
 #: Not forwarded: said anew for the daemon's connection, or settled with the client already.
 _OURS = HOP_BY_HOP | {"host", "content-length", "expect"}
@@ -62,39 +65,42 @@ class Passthrough:
         return self._exchange(environ, start_response)
 
     def _take_over(self, environ: WSGIEnvironment, start_response: StartResponse, offer: Offer) -> Iterable[bytes]:
-        tunnel = self._tunnel(environ, start_response, offer)
-        if offer.is_untouched_by(start_response):
-            return tunnel
-        tunnel.hand_over()
+        """At once, whatever the middlewares around us do: no server can carry what follows a 101."""
+        self._tunnel(environ, start_response, offer).hand_over()
         return nothing(start_response, "101 Switching Protocols")
 
     def _exchange(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] in _SAFE and not has_body(environ):
-            pooled = self.upstream.idle()
-            if pooled:
-                try:
-                    return self._begin(environ, start_response, pooled)
-                except (ConnectionError, ProtocolError):
-                    pooled.close()  # it went stale after we looked: nothing has been done with the request
-        return self._begin(environ, start_response, self.upstream.connect())
+        pooled = self.upstream.idle() if is_repeatable(environ) else None
+        if pooled:
+            try:
+                return self._begun(environ, start_response, pooled)
+            except NoAnswerError:
+                pass  # it went stale after we looked: nothing has been done with the request
+        try:
+            return self._begun(environ, start_response, self.upstream.connect())
+        except NoAnswerError as error:
+            raise DockerUnreachable(f"the Docker daemon gave no proper answer: {error}") from error
 
-    def _begin(self, environ: WSGIEnvironment, start_response: StartResponse,
-               connection: Connection) -> Iterable[bytes]:
-        connection.send(head_of(environ, close=False))
+    def _begun(self, environ: WSGIEnvironment, start_response: StartResponse, connection: Connection) -> Exchange:
         exchange = Exchange(environ, start_response, connection, self.upstream)
+        exchange.send_head(close=False)
         exchange.begin()
         return exchange
 
     def _tunnel(self, environ: WSGIEnvironment, start_response: StartResponse, offer: Offer) -> Tunnel:
-        connection = self.upstream.connect()
-        connection.send(head_of(environ, close=True))
-        return Tunnel(environ, start_response, connection, offer)
+        tunnel = Tunnel(environ, start_response, self.upstream.connect(), offer)
+        tunnel.send_head(close=True)
+        return tunnel
+
+
+class NoAnswerError(DockerUnreachable):
+    """The daemon closed the connection, or spoke something else than HTTP, before there was a response."""
 
 
 class Exchange:
     """One request at the daemon and its response, as a WSGI iterable.
 
-    Its head has been sent. :meth:`begin` sends the body and waits for the
+    First :meth:`send_head`. :meth:`begin` sends the body and waits for the
     response's head; iterating without it does so first.
     """
 
@@ -118,19 +124,18 @@ class Exchange:
         while (piece := self._next()) is not None:
             yield piece
 
+    def send_head(self, *, close: bool) -> None:
+        """Send the request's head; ``close`` asks the daemon to close after the response."""
+        with self._closing_on_error():
+            self._connection.send(head_of(self._environ, close=close))
+
     def begin(self) -> None:
         """Send the request's body, read the response's head, and start the response."""
-        try:
+        with self._closing_on_error():
             while self._send_more():
                 pass
             head = self._connection.read_head(self._wait)
             self._decoder, self._body = self._connection.body(self._environ["REQUEST_METHOD"], head)
-        except ProtocolError as error:
-            self.close()
-            raise DockerUnreachable(f"the Docker daemon gave no proper answer: {error}") from error
-        except BaseException:
-            self.close()
-            raise
         self._keeps_alive = head.keeps_alive and (self._request is None or head.status < 400)
         if head.status >= 400:
             self._request = None  # refused: the rest of the request is of no use
@@ -167,6 +172,17 @@ class Exchange:
             self._request = None  # the daemon has heard enough: its answer says why
         return self._request is not None
 
+    @contextmanager
+    def _closing_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except ClientGone:
+            self.close()
+            raise
+        except (ConnectionError, ProtocolError) as error:
+            self.close()
+            raise NoAnswerError(str(error)) from error
+
     def _wait(self) -> None:
         offer: Offer | None = self._environ.get(context.HANDOVER)
         self._connection.wait(offer.client_fd if offer else None)
@@ -202,6 +218,11 @@ def is_for_relay(environ: WSGIEnvironment, offer: Offer) -> bool:
     return not offer.may_block or endpoint is None or not endpoint.answers_shortly
 
 
+def is_repeatable(environ: WSGIEnvironment) -> bool:
+    """Whether the request may be sent again if a connection breaks under it."""
+    return environ["REQUEST_METHOD"] in _SAFE and not has_body(environ)
+
+
 def has_body(environ: WSGIEnvironment) -> bool:
     """Whether the request says that a body follows."""
     return "HTTP_TRANSFER_ENCODING" in environ or environ.get("CONTENT_LENGTH") not in (None, "", "0")
@@ -227,7 +248,7 @@ def target(environ: WSGIEnvironment) -> str:
         path = raw.partition("://")[2].partition("/")[2]
         return f"/{path}"
     query = environ.get("QUERY_STRING")
-    path = quote((environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1"), safe="/:@!$&'()*+,;=~")
+    path = quote((environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1"), safe=_PATH_SAFE)
     return f"{path}?{query}" if query else path
 
 

@@ -13,6 +13,7 @@ sockets and a few small objects, and no thread.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import fcntl
@@ -35,6 +36,8 @@ _BROKEN = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, errno
 _TURN = 4 << 20
 #: How long a client may take to read the end of its response, in seconds (RFC 9112 section 9.6).
 _LINGER = 2.0
+#: How long responses may take to end when the process exits, in seconds.
+_GRACE = 2.0
 
 Pipe = tuple[int, int]
 
@@ -264,6 +267,7 @@ class Relay:
         if thread:
             os.eventfd_write(self._wake, 1)
             thread.join()
+            atexit.unregister(self.stop)
 
     def _start(self) -> None:
         with self._lock:
@@ -274,6 +278,7 @@ class Relay:
             self._epoll.register(self._wake, select.EPOLLIN)
             self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
             self._thread.start()
+            atexit.register(self.stop, _GRACE)
 
     def _run(self) -> None:
         assert self._epoll is not None  # made before this thread

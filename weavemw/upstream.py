@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -17,8 +18,11 @@ _BLOCK = 65536
 _IDLE_AT_MOST = 32
 
 
-class ClientGone(ConnectionError):
+class ClientGone(ConnectionResetError):
     """The client closed its connection while we waited for the daemon."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ECONNRESET, "the client closed its connection")
 
 
 class Upstream:
@@ -124,7 +128,7 @@ class Connection:
             poll.register(client_fd, select.POLLRDHUP)
         ready = dict(poll.poll())
         if self.sock.fileno() not in ready:
-            raise ClientGone("the client closed its connection")
+            raise ClientGone
 
     def read_head(self, wait: Callable[[], None]) -> ResponseHead:
         """The next response head that is not an interim one (RFC 9110 section 15.2); 101 is final."""

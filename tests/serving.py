@@ -1,0 +1,62 @@
+"""Stacks around the passthrough app, served by several WSGI servers, for tests of the transport.
+
+``gunicorn serving:plain`` and friends read the daemon's socket from ``UPSTREAM``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from weavemw.hijack import Handover
+from weavemw.middleware.errors import ErrorResponder
+from weavemw.passthrough import Passthrough
+from weavemw.relay import Relay
+from weavemw.upstream import Upstream
+
+logging.basicConfig(level=logging.INFO)
+
+
+class WrapsStartResponse:
+    """An embedding application's middleware that adds a header."""
+
+    def __init__(self, app):
+        self.app = app
+
+    def __call__(self, environ, start_response):
+        def respond(status, headers, exc_info=None):
+            return start_response(status, [*headers, ("X-Embedded", "yes")], exc_info)
+
+        return self.app(environ, respond)
+
+
+class WrapsIterable:
+    """An embedding application's middleware that looks at the body only."""
+
+    def __init__(self, app):
+        self.app = app
+
+    def __call__(self, environ, start_response):
+        return self._copied(self.app(environ, start_response))
+
+    @staticmethod
+    def _copied(response):
+        try:
+            yield from response
+        finally:
+            if hasattr(response, "close"):
+                response.close()
+
+
+def stack(upstream, *middlewares):
+    app = ErrorResponder(Passthrough(Upstream(upstream)))
+    for middleware in middlewares:
+        app = middleware(app)
+    return Handover(app, relay=Relay())
+
+
+_upstream = os.environ.get("UPSTREAM", "/nowhere")
+plain = stack(_upstream)
+wrapped = stack(_upstream, WrapsStartResponse)
+iterated = stack(_upstream, WrapsIterable)
+bare = Passthrough(Upstream(_upstream))

@@ -1,0 +1,588 @@
+"""The transport, between a client's bytes and a daemon's, under real WSGI servers."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from fakedaemon import FakeDaemon, Request
+
+GUNICORN = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--limit-request-line", "0",
+            "--limit-request-field_size", "1048576", "--graceful-timeout", "2"]
+WERKZEUG = "import sys, serving; from werkzeug.serving import run_simple; " \
+           "run_simple('unix://' + sys.argv[1], 0, getattr(serving, sys.argv[2]), threaded=True)"
+
+SERVERS = {
+    "gthread": [*GUNICORN, "-k", "gthread", "--threads", "4", "-w", "1", "-b", "unix:{path}", "serving:{app}"],
+    "sync": [*GUNICORN, "-k", "sync", "-b", "unix:{path}", "serving:{app}"],
+    "werkzeug": [sys.executable, "-c", WERKZEUG, "{path}", "{app}"],
+}
+
+
+@dataclass
+class Proxy:
+    """A server with a stack of serving.py, and the daemon behind it."""
+
+    path: Path
+    daemon: FakeDaemon
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def connect(self) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        client.settimeout(15)
+        try:
+            client.connect(str(self.path))
+        except OSError:
+            client.close()
+            raise
+        return client
+
+    def exchange(self, request: bytes) -> bytes:
+        """Send a request that asks to close, and return all that comes back."""
+        with self.connect() as client:
+            client.sendall(request)
+            return read_all(client)
+
+    def get(self, target: str, *headers: str, method: str = "GET") -> bytes:
+        return self.exchange(request(method, target, *headers, "Connection: close"))
+
+
+def request(method: str, target: str, *headers: str, body: bytes = b"") -> bytes:
+    lines = [f"{method} {target} HTTP/1.1", "Host: docker", *headers]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def read_all(sock: socket.socket) -> bytes:
+    pieces = []
+    try:
+        while piece := sock.recv(1 << 20):
+            pieces.append(piece)
+    except ConnectionResetError:
+        pass
+    return b"".join(pieces)
+
+
+def read_until(sock: socket.socket, end: bytes) -> bytes:
+    data = b""
+    while end not in data:
+        piece = sock.recv(1)
+        assert piece, f"the connection ended after {data!r}"
+        data += piece
+    return data
+
+
+def read_exactly(sock: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        piece = sock.recv(count - len(data))
+        assert piece, f"the connection ended after {len(data)} bytes"
+        data += piece
+    return data
+
+
+def eventually(condition: Callable[[], object], within: float = 10) -> bool:
+    deadline = time.monotonic() + within
+    while not (held := condition()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return bool(held)
+
+
+def serve(directory: Path, server: str, app: str) -> Iterator[Proxy]:
+    path, log = directory / "proxy.sock", directory / "log"
+    with FakeDaemon(directory / "daemon.sock") as daemon, log.open("wb") as output:
+        argv = [arg.format(path=path, app=app) for arg in SERVERS[server]]
+        here = Path(__file__).parent
+        process = subprocess.Popen(argv, stderr=output, stdout=output, cwd=here,
+                                   env={**os.environ, "UPSTREAM": str(daemon.path), "HOME": str(directory),
+                                        "PYTHONPATH": f"{here.parent}{os.pathsep}{here}"})
+        try:
+            proxy = Proxy(path, daemon, process, log)
+            assert eventually(lambda: _answers(proxy)), log.read_text()
+            daemon.requests.clear()
+            yield proxy
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            finally:
+                process.kill()
+
+
+def _answers(proxy: Proxy) -> bool:
+    try:
+        return b"200 OK" in proxy.get("/_ping")
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module", params=[("gthread", "plain"), ("sync", "plain"), ("werkzeug", "plain"),
+                                        ("gthread", "wrapped"), ("gthread", "iterated")], ids="-".join)
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    yield from serve(tmp_path_factory.mktemp("served"), *request.param)
+
+
+@pytest.fixture
+def proxy(served: Proxy) -> Iterator[Proxy]:
+    """Every server and every way of embedding, with a daemon that answers ``{}``."""
+    served.daemon.requests.clear()
+    served.daemon.handlers.clear()
+    yield served
+    assert served.process.poll() is None, served.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def plain_served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    yield from serve(tmp_path_factory.mktemp("plain"), "gthread", "plain")
+
+
+@pytest.fixture
+def plain(plain_served: Proxy) -> Proxy:
+    """The stack as it is shipped, under gthread."""
+    plain_served.daemon.requests.clear()
+    plain_served.daemon.handlers.clear()
+    return plain_served
+
+
+# What is forwarded
+
+@pytest.mark.parametrize("target", [
+    "/v1.41/containers/json?all=1",
+    "/images/registry.example%2Fname%3Atag/json",
+    "/images/a//b/json",
+    "/v1.41/../containers/json",
+    "/containers/%63reate%20x/json",
+    "/no/such/call?x=%ff",
+    "/containers/json?filters=" + "x" * 100_000,
+], ids=lambda target: target[:40])
+def test_target_is_forwarded_as_it_came(proxy, target):
+    """The daemon sees the client's own spelling of path and query."""
+    if "werkzeug" in str(proxy.process.args):
+        target = target[:60_000]  # Werkzeug's own limit
+    assert b" 200 OK\r\n" in proxy.get(target)
+    assert proxy.daemon.requests[-1].line == f"GET {target} HTTP/1.1"
+
+
+def test_absolute_form_becomes_origin_form(proxy):
+    """A target that names a host is forwarded without it (RFC 9112 section 3.2.2)."""
+    proxy.get("http://docker/info?a=b")
+    assert proxy.daemon.requests[-1].line == "GET /info?a=b HTTP/1.1"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE", "PUT", "PATCH", "PROPFIND"])
+def test_methods_pass(proxy, method):
+    """Any method reaches the daemon, whether we know it or not."""
+    reply = proxy.get("/unknown", method=method)
+    assert b" 200 OK\r\n" in reply
+    assert reply.endswith(b"\r\n\r\n" if method == "HEAD" else b"{}")
+    assert proxy.daemon.requests[-1].line.startswith(f"{method} /unknown ")
+
+
+def test_long_headers_pass(proxy):
+    """A registry configuration of 100 KB arrives whole."""
+    value = "x" * 100_000 if "werkzeug" not in str(proxy.process.args) else "x" * 60_000
+    proxy.get("/_ping", f"X-Registry-Config: {value}")
+    assert proxy.daemon.requests[-1].header("x-registry-config") == value
+
+
+def test_connection_headers_are_not_forwarded(proxy):
+    """What the client says of its own connection stays there."""
+    proxy.get("/_ping", "Keep-Alive: 5", "TE: trailers", "Proxy-Connection: x")
+    names = {name for name, _ in proxy.daemon.requests[-1].headers}
+    assert not names & {"keep-alive", "te", "proxy-connection"}
+
+
+@pytest.mark.parametrize("host", ["/var/run/docker.sock", "", "[::1", "a b"], ids=repr)
+def test_malformed_host_is_replaced(plain, host):
+    """Old clients send a Host that the daemon would refuse; it never sees it."""
+    reply = plain.exchange(f"GET /_ping HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    assert b"200 OK" in reply
+    assert plain.daemon.requests[-1].header("host") == "docker"
+
+
+def test_repeated_headers_stay_apart(plain):
+    """BuildKit's session announces its methods in repeated headers."""
+    plain.get("/_ping", "X-Method: /a/b", "X-Method: /c/d")
+    assert [value for name, value in plain.daemon.requests[-1].headers if name == "x-method"] == ["/a/b", "/c/d"]
+
+
+def test_server_and_date_are_the_daemons(plain):
+    """No header tells a client that it is not talking to the daemon."""
+    reply = plain.get("/_ping")
+    assert b"\r\nServer: Docker/28.5.2 (linux)\r\n" in reply
+    assert b"\r\nDate: Tue, 01 Jan 2030 00:00:00 GMT\r\n" in reply
+    assert b"gunicorn" not in reply
+
+
+def test_embedding_middleware_sees_the_response(tmp_path):
+    """A middleware that replaces start_response is heeded, for streams too."""
+    for proxy in serve(tmp_path, "gthread", "wrapped"):
+        assert b"X-Embedded: yes" in proxy.get("/_ping")
+        assert b"X-Embedded: yes" in proxy.get("/events")
+
+
+# Bodies
+
+@pytest.mark.parametrize("target", ["/containers/x/rename", "/build"])
+def test_body_with_a_length(proxy, target):
+    """A body of 10 MB arrives whole, with its length."""
+    bodies = record_bodies(proxy)
+    body = os.urandom(1 << 20) * 10
+    proxy.exchange(request("POST", target, "Connection: close", body=body))
+    assert hashlib.sha256(bodies[0]).digest() == hashlib.sha256(body).digest()
+    assert proxy.daemon.requests[-1].header("content-length") == str(len(body))
+
+
+@pytest.mark.parametrize("target", ["/containers/x/rename", "/build"])
+def test_chunked_body(proxy, target):
+    """A chunked body arrives whole, chunked."""
+    bodies = record_bodies(proxy)
+    body = os.urandom(100_000)
+    extension = b"" if "werkzeug" in str(proxy.process.args) else b";ext=1"  # Werkzeug reads none
+    chunks = b"".join(b"%x%b\r\n%b\r\n" % (len(piece), extension, piece)
+                      for piece in (body[:1], body[1:70_000], body[70_000:]))
+    proxy.exchange(request("POST", target, "Connection: close", "Transfer-Encoding: chunked")
+                   + chunks + b"0\r\n\r\n")
+    assert bodies == [body]
+    assert proxy.daemon.requests[-1].header("transfer-encoding") == "chunked"
+
+
+def record_bodies(proxy: Proxy) -> list[bytes]:
+    bodies: list[bytes] = []
+
+    def handler(request: Request) -> None:
+        bodies.append(request.read_body())
+        request.answer()
+
+    proxy.daemon.handlers[""] = handler
+    return bodies
+
+
+@pytest.mark.parametrize("target", ["/containers/x/rename", "/build"])
+def test_refusal_reaches_a_client_that_still_sends(proxy, target):
+    """The daemon's early error is read although the upload has not ended."""
+    def refuse(request: Request) -> None:
+        request.answer(b'{"message":"no"}', "409 Conflict", "Connection: close")
+        raise ConnectionError
+
+    proxy.daemon.handlers[""] = refuse
+    with proxy.connect() as client:
+        client.sendall(request("POST", target, "Content-Length: 100000000"))
+        sender = threading.Thread(target=send_until_refused, args=(client,))
+        sender.start()
+        assert b"409 Conflict" in read_until(client, b"\r\n\r\n")
+        assert read_exactly(client, 16) == b'{"message":"no"}'
+        client.shutdown(socket.SHUT_RDWR)
+        sender.join()
+
+
+def send_until_refused(client: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        for _ in range(1500):
+            client.sendall(b"x" * 65536)
+
+
+def test_expect_continue(proxy):
+    """A client that waits for 100 Continue gets it, and its body arrives."""
+    bodies = record_bodies(proxy)
+    with proxy.connect() as client:
+        client.sendall(request("PUT", "/containers/x/archive", "Expect: 100-continue", "Content-Length: 4"))
+        assert b"100 Continue" in read_until(client, b"\r\n\r\n")
+        client.sendall(b"body")
+        assert b"200 OK" in read_until(client, b"{}")
+    assert bodies == [b"body"]
+
+
+def test_length_and_chunked_together_are_refused(plain):
+    """A request that could be read in two ways never reaches the daemon (RFC 9112 section 6.1)."""
+    reply = plain.exchange(request("POST", "/containers/create", "Content-Length: 2", "Transfer-Encoding: chunked")
+                           + b"0\r\n\r\n")
+    assert b" 400 " in reply.split(b"\r\n")[0]
+    assert plain.daemon.requests == []
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+@pytest.mark.parametrize("target", ["/info", "/images/get"])
+def test_response_bodies(proxy, framing, target):
+    """A body of 5 MB comes back whole, however the daemon frames it."""
+    body = os.urandom(1 << 20) * 5
+
+    def answer(request: Request) -> None:
+        request.read_body()
+        head = {"length": f"Content-Length: {len(body)}", "chunked": "Transfer-Encoding: chunked",
+                "close": "Connection: close"}[framing]
+        request.connection.sendall(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode())
+        if framing == "chunked":
+            request.connection.sendall(b"1\r\n" + body[:1] + b"\r\n%x\r\n" % (len(body) - 1) + body[1:]
+                                       + b"\r\n0\r\nX-Trailer: 1\r\n\r\n")
+        else:
+            request.connection.sendall(body)
+        if framing == "close":
+            raise ConnectionError
+
+    proxy.daemon.handlers[""] = answer
+    import http.client
+    connection = http.client.HTTPConnection("docker")
+    connection.sock = proxy.connect()
+    connection.request("GET", target)
+    reply = connection.getresponse()
+    assert reply.read() == body
+    connection.close()
+
+
+@pytest.mark.parametrize("target", ["/info", "/events"])
+def test_head_comes_before_the_body_and_every_piece_at_once(proxy, target):
+    """A client sees the head of a silent stream, and each event when it happens."""
+    step = threading.Semaphore(0)
+
+    def stream(request: Request) -> None:
+        request.connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for event in (b"one", b"two"):
+            step.acquire(timeout=15)
+            request.connection.sendall(b"3\r\n" + event + b"\r\n")
+        request.connection.sendall(b"0\r\n\r\n")
+
+    proxy.daemon.handlers[""] = stream
+    with proxy.connect() as client:
+        client.sendall(request("GET", target))
+        assert b" 200 OK" in read_until(client, b"\r\n\r\n")
+        for event in (b"one", b"two"):
+            step.release()
+            read_until(client, event)
+        read_until(client, b"0\r\n\r\n")
+
+
+# Connections that stop being HTTP
+
+UPGRADED = b"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\n" \
+           b"Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+
+
+def echo_upgraded(request: Request) -> None:
+    """Upgrade, echo until EOF, then say how much it was."""
+    request.read_body()
+    request.connection.sendall(UPGRADED)
+    data, total = request.rest, 0
+    while data:
+        total += len(data)
+        request.connection.sendall(data)
+        data = request.connection.recv(1 << 20)
+    request.connection.sendall(b"total %d" % total)
+    raise ConnectionError
+
+
+@pytest.mark.parametrize("target", ["/containers/x/attach?stream=1", "/v1.41/exec/x/start", "/session", "/grpc",
+                                    "/some/future/call"])
+def test_upgrade(proxy, target):
+    """The 101 arrives as it was sent; bytes in the request's packet, half-close and the output after it work."""
+    proxy.daemon.handlers[""] = echo_upgraded
+    with proxy.connect() as client:
+        client.sendall(request("POST", target, "Connection: Upgrade", "Upgrade: tcp", body=b"{}") + b"early ")
+        assert read_until(client, b"\r\n\r\n") == UPGRADED
+        assert read_exactly(client, 6) == b"early "
+        client.sendall(b"late")
+        assert read_exactly(client, 4) == b"late"
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == b"total 10", "and nothing follows"
+    sent = proxy.daemon.requests[-1]
+    assert (sent.header("upgrade"), sent.header("connection")) == ("tcp", "Upgrade, close")
+
+
+def test_attach_without_asking_for_an_upgrade(proxy):
+    """Old clients get 200 and then the raw stream, both ways."""
+    def handler(request: Request) -> None:
+        request.connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n")
+        request.connection.sendall(b"out: " + request.connection.recv(100))
+        raise ConnectionError
+
+    proxy.daemon.handlers["/containers/x/attach"] = handler
+    with proxy.connect() as client:
+        client.sendall(request("POST", "/containers/x/attach"))
+        read_until(client, b"raw-stream\r\n\r\n")
+        client.sendall(b"in")
+        assert read_all(client) == b"out: in"
+
+
+def test_nothing_passes_behind_a_stream(proxy):
+    """A second request on a connection that went to the relay never reaches the daemon unseen."""
+    proxy.daemon.handlers["/events"] = lambda request: request.answer(b"done")
+    with proxy.connect() as client:
+        client.sendall(request("GET", "/events") + request("POST", "/containers/create", body=b"{}"))
+        read_until(client, b"done")
+        read_all(client)
+    assert [seen.line for seen in proxy.daemon.requests if "create" in seen.line] in ([], ["POST /containers/create HTTP/1.1"])
+    assert all(seen.header("host") == "docker" and seen.header("connection") != "" for seen in proxy.daemon.requests)
+
+
+def test_many_streams_hold_no_thread(plain):
+    """Fifty silent streams on four threads: other requests are answered."""
+    def silent(request: Request) -> None:
+        request.connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        request.connection.recv(1)
+
+    plain.daemon.handlers["/events"] = silent
+    clients = []
+    for _ in range(50):
+        client = plain.connect()
+        client.sendall(request("GET", "/events"))
+        read_until(client, b"\r\n\r\n")
+        clients.append(client)
+    assert b"200 OK" in plain.get("/_ping")
+    threads = [len(os.listdir(f"/proc/{pid}/task")) for pid in children(plain.process.pid)]
+    assert max(threads) <= 1 + 4 + 1
+    for client in clients:
+        client.close()
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+# Ends
+
+@pytest.mark.parametrize("target", ["/info", "/containers/x/start", "/events"])
+@pytest.mark.parametrize("when", ["before the head", "after the head"])
+def test_client_that_leaves_ends_the_request_at_the_daemon(plain, target, when):
+    """The daemon's connection is closed when the client's is."""
+    asked, left = threading.Event(), threading.Event()
+
+    def wait(request: Request) -> None:
+        if when == "after the head":
+            request.connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        asked.set()
+        while when == "after the head" and target == "/info" and not left.wait(0.05):
+            request.connection.sendall(b"1\r\nx\r\n")  # who iterates notices when it writes
+            if request.connection.recv(1, socket.MSG_DONTWAIT) == b"":
+                left.set()
+        request.connection.settimeout(10)
+        assert request.connection.recv(1) == b""
+        left.set()
+
+    def guarded(request: Request) -> None:
+        try:
+            wait(request)
+        except BlockingIOError:
+            wait_for_end(request, left)
+        except ConnectionError:
+            left.set()
+
+    plain.daemon.handlers[target] = guarded
+    with plain.connect() as client:
+        client.sendall(request("GET", target))
+        assert asked.wait(5)
+    assert left.wait(5)
+
+
+def wait_for_end(request: Request, left: threading.Event) -> None:
+    try:
+        while True:
+            request.connection.sendall(b"1\r\nx\r\n")
+            time.sleep(0.02)
+    except ConnectionError:
+        left.set()
+
+
+def test_daemon_that_leaves_ends_the_stream(proxy):
+    """A stream ends at the client when the daemon goes away."""
+    def leave(request: Request) -> None:
+        request.connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
+        raise ConnectionError
+
+    proxy.daemon.handlers["/events"] = leave
+    with proxy.connect() as client:
+        client.sendall(request("GET", "/events"))
+        read_until(client, b"one")
+        assert b"0\r\n\r\n" not in read_all(client), "a cut stream must not look complete"
+
+
+def test_no_daemon(tmp_path):
+    """Without a daemon: 502 with a message, at once, and again, and all is well when it is there."""
+    for proxy in serve(tmp_path, "gthread", "plain"):
+        proxy.daemon.stop()
+        for target in ("/info", "/events", "/containers/x/attach"):
+            head, _, body = proxy.get(target).partition(b"\r\n\r\n")
+            assert b" 502 " in head
+            assert b"Content-Type: application/json" in head
+            assert "Is the docker daemon running?" in json.loads(body)["message"]
+        proxy.daemon._listen()
+        assert b"200 OK" in proxy.get("/info")
+
+
+# Kept-alive connections
+
+def test_connections_are_kept_on_both_sides(plain):
+    """Requests one after the other use one connection here and one there."""
+    before = plain.daemon.connections
+    with plain.connect() as client:
+        for _ in range(5):
+            client.sendall(request("GET", "/info"))
+            assert b"200 OK" in read_until(client, b"{}")
+    assert plain.daemon.connections - before <= 1
+
+
+def test_daemon_replaced_under_us(plain):
+    """A kept connection to a daemon that is gone is not used again."""
+    assert b"200 OK" in plain.get("/info")
+    plain.daemon.restart()
+    assert b"200 OK" in plain.get("/info")
+
+
+def test_stale_connection_is_retried_only_when_that_is_safe(plain):
+    """A kept connection that breaks under a GET is replaced; a POST never travels on a kept one."""
+    plain.get("/info")
+    stale = [seen.connection for seen in plain.daemon.requests]
+    plain.daemon.handlers["/version"] = lambda request: drop_if(request, stale)
+    assert b"200 OK" in plain.get("/version")
+    plain.daemon.handlers["/containers/x/rename"] = lambda request: drop_if(request, stale)
+    plain.get("/info")
+    assert b"200 OK" in plain.exchange(request("POST", "/containers/x/rename", "Connection: close", body=b"{}"))
+    assert sum("rename" in seen.line for seen in plain.daemon.requests) == 1
+
+
+def drop_if(request: Request, stale: list[socket.socket]) -> None:
+    if request.connection in stale:
+        raise ConnectionError
+    request.read_body()
+    request.answer()
+
+
+def test_http_1_0(plain):
+    """A client of HTTP/1.0 gets an answer that it understands, and the end of the connection."""
+    reply = plain.exchange(b"GET /info HTTP/1.0\r\n\r\n")
+    assert b" 200 OK" in reply
+    assert reply.endswith(b"{}")
+
+
+# Stopping
+
+@pytest.mark.parametrize("server", ["gthread", "sync"])
+def test_stop_ends_streams_cleanly_and_soon(tmp_path, server):
+    """With a stream open, SIGTERM ends the server within seconds; the client sees the end of the stream."""
+    def stream(request: Request) -> None:
+        request.connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
+        assert request.connection.recv(1) == b""
+        request.connection.sendall(b"0\r\n\r\n")
+        raise ConnectionError
+
+    for proxy in serve(tmp_path, server, "plain"):
+        proxy.daemon.handlers["/events"] = stream
+        with proxy.connect() as client:
+            client.sendall(request("GET", "/events"))
+            read_until(client, b"one")
+            proxy.process.send_signal(signal.SIGTERM)
+            assert read_all(client).endswith(b"0\r\n\r\n")
+        proxy.process.wait(8)

@@ -27,9 +27,10 @@ from weavemw.attachment import Attachment, NotRunning
 from weavemw.container import Container
 from weavemw.context import Lease, LeaveAlone
 from weavemw.docker import Docker
-from weavemw.errors import Conflict, DockerError, RouterUnreachable, WeaveError
+from weavemw.errors import DockerError, RouterUnreachable, WeaveError
 from weavemw.locks import Busy
-from weavemw.network.addresses import Wanted, wanted_by
+from weavemw.middleware.cidr import promised_to
+from weavemw.network.addresses import wanted_by
 from weavemw.schedule import Schedule
 
 __all__ = ["STATE_FILE", "Pending", "State", "Watcher", "read_state"]
@@ -281,7 +282,7 @@ class Watcher:
         attached = self.attachment.is_attached(container)
         if attached and container.id not in self._unnamed | self._renamed:
             return
-        lease = self.attachment.allocate(container, _wanted_by(container), timeout=0)
+        lease = self.attachment.allocate(container, promised_to(container), timeout=0)
         names = self.names_for(container)
         with contextlib.suppress(NotRunning):  # its end has an event of its own
             if attached and self._has_old_names(container, names):
@@ -347,14 +348,6 @@ class Watcher:
             temporary.replace(self.run_dir / STATE_FILE)
         except OSError as error:
             _log.warning("can't write the watcher's state: %s", error)
-
-
-def _wanted_by(container: Container) -> tuple[Wanted, ...]:
-    """It was decided at create that it is to be attached, whatever --no-default-ipalloc says today."""
-    wanted = wanted_by(container.env)
-    if isinstance(wanted, LeaveAlone):
-        raise Conflict(f"it waits for the weave network, but {wanted.reason}")
-    return wanted
 
 
 def _why_alone(container: Container) -> str:

@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+import json
+import threading
+from ipaddress import ip_interface
+
+import pytest
+
+from weavemw import watcher as module
+from weavemw.attachment import Attachment
+from weavemw.errors import DockerUnreachable, NetworkError, RouterError, RouterUnreachable
+from weavemw.network.plan import HostInterface, host_names
+from weavemw.testing import FakeDocker, FakeRouter, RecordingNetwork, await_true
+from weavemw.watcher import Pending, State, Watcher, read_state
+
+A = ip_interface("10.32.0.1/24")
+
+
+class World:
+    def __init__(self, run_dir):
+        self.docker, self.router, self.network = FakeDocker(), FakeRouter(), RecordingNetwork()
+        self.run_dir = run_dir
+        self.attachment = Attachment(docker=self.docker, router=self.router, network=self.network, run_dir=run_dir)
+        self.watchers = []
+
+    def watch(self, **options):
+        watcher = Watcher(docker=self.docker, attachment=self.attachment, run_dir=self.run_dir, workers=2,
+                          names_for=lambda container: (f"{container.name}.weave.local",), **options)
+        self.watchers.append(watcher)
+        watcher.start()
+        return watcher
+
+    def watching(self, **options):
+        watcher = self.watch(**options)
+        self.docker.await_listeners()
+        await_true(lambda: not len(watcher._schedule))
+        return watcher
+
+    def attached(self, container_id):
+        container = self.docker.containers[container_id]
+        ethwe = self.network.inside.get(container.pid)
+        return ethwe is not None and ethwe.attached
+
+    def names(self):
+        return {name for _, _, name in self.router.records}
+
+    def close(self):
+        for watcher in self.watchers:
+            watcher.stop()
+        self.docker.disconnect()
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_FIRST_RETRY", 0.02)
+    monkeypatch.setattr(module, "_BUSY_AGAIN", 0.01)
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+def test_what_the_daemon_starts_is_attached(world):
+    """A container that a restart policy starts is attached, with its names, and again after the next restart."""
+    watcher = world.watching()
+    container = world.docker.run(name="web")
+    await_true(lambda: world.attached(container.id))
+    assert world.names() == {"web.weave.local"}
+    world.docker.die(container.id)
+    await_true(lambda: not world.names() and not world.network.outside)
+    world.docker.start(container.id)
+    await_true(lambda: world.attached(container.id) and world.names() == {"web.weave.local"})
+    assert world.router.owners == {container.id: (A,)}
+    await_true(lambda: watcher.state.counters["attached"] == 2 and watcher.state.counters["detached"] == 1)
+
+
+def test_what_runs_already_is_attached_and_what_is_gone_is_cleaned_up(world):
+    """A watcher begins with a look at everything: it attaches what waits and removes what is left over."""
+    waits = world.docker.run(name="waits")
+    world.network.outside["vethwe999999999"] = HostInterface("vethwe999999999", "9" * 64)
+    world.router.claim("9" * 64, ip_interface("10.32.0.9/24"))
+    world.router.register("9" * 64, ip_interface("10.32.0.9/24"), "ghost")
+    watcher = world.watching()
+    await_true(lambda: world.attached(waits.id) and world.names() == {"waits.weave.local"})
+    await_true(lambda: watcher.state.counters["swept_interfaces"] == 1)
+    assert set(world.network.outside) == {host_names(waits.id)[0]}
+    assert set(world.router.owners) == {waits.id}
+
+
+def test_addresses_go_with_the_container(world):
+    """An address is kept while the container exists, and free when it is gone; so are interface and name."""
+    world.watching()
+    container = world.docker.run()
+    await_true(lambda: world.attached(container.id))
+    world.docker.die(container.id)
+    await_true(lambda: not world.network.outside)
+    assert world.router.owners == {container.id: (A,)}
+    world.docker.destroy(container.id)
+    await_true(lambda: not world.router.owners)
+
+
+def test_container_that_is_gone_at_once_leaves_nothing(world):
+    """Start, end and removal in one moment leave nothing behind."""
+    watcher = world.watching()
+    for _ in range(20):
+        world.docker.die(world.docker.run(auto_remove=True).id)
+    await_true(lambda: not len(watcher._schedule))
+    assert (world.router.owners, world.router.records, world.network.outside) == ({}, set(), {})
+
+
+def test_rename_moves_the_name(world):
+    """After a rename the container resolves by its new name only, and keeps its interface."""
+    world.watching()
+    container = world.docker.run(name="old")
+    await_true(lambda: world.names() == {"old.weave.local"})
+    world.docker.rename(container.id, "new")
+    await_true(lambda: world.names() == {"new.weave.local"})
+    assert world.network.steps.count("prepare") == 1
+
+
+def test_rename_that_nobody_saw_moves_the_name(world):
+    """A rename while no watcher ran is found by the first look."""
+    container = world.docker.run(name="old")
+    world.attachment.attach(container.id, (A,), ("old.weave.local",))
+    world.router.claim(container.id, A)
+    world.docker.rename(container.id, "new")
+    world.watching()
+    await_true(lambda: world.names() == {"new.weave.local"})
+
+
+def test_lost_names_come_back_without_a_gap(world):
+    """Names that a router lost are registered anew by the first look; those that it has are never removed for that."""
+    lost, kept = world.docker.run(name="lost"), world.docker.run(name="kept")
+    for container in (lost, kept):
+        address = world.router.allocate(container.id)
+        world.attachment.attach(container.id, (address,), (f"{container.name}.weave.local",))
+    world.router.deregister(lost.id)
+    world.router.calls.clear()
+    world.watching()
+    await_true(lambda: world.names() == {"lost.weave.local", "kept.weave.local"})
+    assert world.router.called("deregister") == []
+
+
+@pytest.mark.parametrize("action", ["unpause", "pause", "exec_create: sh", "exec_start: sh", "health_status: healthy",
+                                    "oom", "resize", "attach", "update", "top"])
+def test_other_events_change_nothing(world, action):
+    """Events that don't begin or end anything cost not even a question."""
+    watcher = world.watching()
+    container = world.docker.run()
+    await_true(lambda: world.attached(container.id) and not len(watcher._schedule))
+    world.docker.calls.clear()
+    world.docker.emit(action, container.id)
+    later = world.docker.run()
+    await_true(lambda: world.attached(later.id))
+    assert world.attached(container.id)
+    assert (container.id,) not in world.docker.called("inspect")
+
+
+@pytest.mark.parametrize("event", [
+    {"status": "start", "id": "1" * 64, "time": 5},
+    {"Type": "container", "Action": "start", "Actor": {"ID": "1" * 64}, "timeNano": 5},
+])
+def test_events_of_old_and_new_daemons(world, event):
+    """Events are understood with the fields of old API versions (status, id) and with those of new ones alone."""
+    watcher = world.watching()
+    container = world.docker.create("1" * 64)
+    watcher._heard(event)
+    await_true(lambda: not len(watcher._schedule))
+    assert (container.id,) in world.docker.called("inspect")
+
+
+@pytest.mark.parametrize("event", [{}, {"Action": "start"}, {"Action": None, "Actor": None},
+                                   {"Action": "start", "id": ""}])
+def test_events_that_say_nothing_are_ignored(world, event):
+    """An event without action or container is no reason to look at anything."""
+    watcher = Watcher(docker=world.docker, attachment=world.attachment, run_dir=world.run_dir, names_for=lambda c: ())
+    watcher._heard(event)
+    assert len(watcher._schedule) == 0
+
+
+def test_failed_attach_is_tried_again_and_shown(world):
+    """What can't be attached is never killed: it is tried again and again, and the state tells what hinders it."""
+    world.router.failures["allocate"] = RouterError("no free addresses in 10.32.0.0/24 (254 in use)")
+    watcher = world.watch()
+    container = world.docker.run(name="web")
+    await_true(lambda: watcher.state.pending.get(container.id, Pending("", "", 0)).attempts > 2)
+    pending = watcher.state.pending[container.id]
+    assert (pending.name, pending.error) == ("web", "no free addresses in 10.32.0.0/24 (254 in use)")
+    await_true(lambda: container.id in (read_state(world.run_dir) or State()).pending)
+    world.router.failures.clear()
+    await_true(lambda: world.attached(container.id) and container.id not in watcher.state.pending)
+    assert world.docker.called("kill") == []
+
+
+def test_container_that_ends_is_no_longer_pending(world):
+    """Who waits no more is not shown as waiting."""
+    world.network.failures["prepare"] = NetworkError("no")
+    watcher = world.watching()
+    container = world.docker.run()
+    await_true(lambda: container.id in watcher.state.pending)
+    world.docker.die(container.id)
+    await_true(lambda: container.id not in watcher.state.pending)
+    assert world.docker.containers[container.id].started_at.startswith("started")
+
+
+def test_one_that_cannot_be_attached_hinders_no_other(world):
+    """While one container waits for an address, others are attached."""
+    world.router.ready.clear()
+    watcher = world.watching()
+    waits = world.docker.run()
+    await_true(lambda: waits.id in watcher.state.pending)
+    world.router.ready.set()
+    world.router.owners["x" * 64] = tuple(ip_interface(f"10.40.0.{n}/24") for n in range(1, 255))
+    full = world.docker.run(env=("WEAVE_CIDR=net:10.40.0.0/24",))
+    fine = world.docker.run()
+    await_true(lambda: world.attached(waits.id) and world.attached(fine.id) and full.id in watcher.state.pending)
+
+
+def test_container_that_somebody_starts_is_left_to_them(world):
+    """While a client's start holds the lock the watcher keeps off; afterwards it finds nothing to do."""
+    watcher = world.watching()
+    with world.attachment.lock("1" * 64):
+        container = world.docker.run("1" * 64)
+        other = world.docker.run("2" * 64)
+        await_true(lambda: world.attached(other.id))
+        assert not world.attached(container.id)
+        world.attachment.attach(container.id, (A,), ("web",))
+    await_true(lambda: not len(watcher._schedule))
+    assert world.network.steps.count("prepare") == 2
+    assert world.router.called("register")[-1][-1] != f"{container.name}.weave.local"
+
+
+@pytest.mark.parametrize(("env", "reason"), [
+    ((), "it was not created through the proxy"),
+    (("WEAVE_CIDR=none",), "WEAVE_CIDR is none"),
+    (("WEAVE_CIDR=x",), 'invalid WEAVE_CIDR "x": expected'),
+])
+def test_others_containers_are_left_alone_and_shown(world, caplog, env, reason):
+    """A container that is not ours is not touched; why is said once, and shown while it exists."""
+    caplog.set_level("INFO")
+    watcher = world.watching()
+    container = world.docker.run(entrypoint=("sh",), env=env, name="theirs")
+    await_true(lambda: container.id in watcher.state.left_alone)
+    assert watcher.state.left_alone[container.id]["name"] == "theirs"
+    assert reason in watcher.state.left_alone[container.id]["reason"]
+    world.docker.die(container.id)
+    world.docker.start(container.id)
+    await_true(lambda: not len(watcher._schedule))
+    assert caplog.text.count("leaving container") == 1
+    assert "prepare" not in world.network.steps
+    world.docker.die(container.id)
+    world.docker.destroy(container.id)
+    await_true(lambda: container.id not in watcher.state.left_alone)
+
+
+def test_without_a_router_others_containers_are_no_problem(world):
+    """With the router away the end of a container that was left alone is not a thing to be tried again."""
+    watcher = world.watching()
+    container = world.docker.run(entrypoint=("sh",))
+    await_true(lambda: container.id in watcher.state.left_alone)
+    world.router.failures["deregister"] = RouterUnreachable("gone")
+    world.docker.die(container.id)
+    world.docker.destroy(container.id)
+    await_true(lambda: container.id not in watcher.state.left_alone)
+    assert watcher.state.pending == {}
+
+
+def test_wrapped_container_is_attached_whatever_the_settings_are_now(world):
+    """It was created to be attached and waits for that."""
+    world.watching()
+    container = world.docker.run(env=("WEAVE_CIDR=none",))
+    await_true(lambda: world.attached(container.id))
+
+
+def test_daemon_that_goes_away_is_come_back_to(world):
+    """When the daemon is back, everything is looked at, and events since the last one are heard."""
+    watcher = world.watching()
+    world.docker.failures["container_ids"] = DockerUnreachable("gone")
+    world.docker.disconnect()
+    await_true(lambda: not watcher.state.connected and watcher.state.error == "gone")
+    container = world.docker.run()
+    world.docker.failures.clear()
+    await_true(lambda: world.attached(container.id), timeout=10)
+    assert watcher.state.connected
+    assert watcher.state.counters["connections"] == 2
+
+
+def test_nothing_is_missed_between_two_streams(world):
+    """Events of the moment between two streams are asked for: each stream begins where the last one ended."""
+    world.watching()
+    before = world.docker.run()
+    await_true(lambda: world.attached(before.id))
+    world.docker.disconnect()
+    await_true(lambda: len(world.docker.called("events")) == 2)
+    (first,), (second,) = world.docker.called("events")
+    assert first <= second <= world.docker.history[-1]["timeNano"] / 1e9 + 0.001
+
+
+def test_one_watcher_at_a_time_and_the_next_takes_over(world):
+    """Of several watchers of a host one watches; when it ends the next one does, beginning with a look."""
+    first = world.watching()
+    second = world.watch()
+    container = world.docker.run()
+    await_true(lambda: world.attached(container.id))
+    assert second.state.counters["connections"] == 0
+    first.stop()
+    world.docker.disconnect()
+    await_true(lambda: second.state.connected)
+    other = world.docker.run()
+    await_true(lambda: world.attached(other.id))
+
+
+def test_surprise_in_one_container_is_logged_and_tried_again(world, caplog):
+    """An error that nobody thought of costs its container one attempt, and nobody else anything."""
+    world.network.failures["prepare"] = ZeroDivisionError("surprise")
+    watcher = world.watching()
+    container = world.docker.run()
+    await_true(lambda: container.id in watcher.state.pending)
+    assert "surprise" in watcher.state.pending[container.id].error
+    assert "this should not happen" in caplog.text
+    world.network.failures.clear()
+    await_true(lambda: world.attached(container.id))
+
+
+def test_sweeps_now_and_then(world):
+    """Orphans are found without any event, too."""
+    world.watching(sweep_every=0.01)
+    world.network.outside["vethwe999999999"] = HostInterface("vethwe999999999", "9" * 64)
+    await_true(lambda: not world.network.outside)
+
+
+@pytest.mark.parametrize(("attempts", "delay"), [(1, 1.0), (2, 1.5), (3, 2.25), (11, 57.665), (12, 60.0),
+                                                 (10**9, 60.0)])
+def test_delays_grow_to_a_minute(attempts, delay):
+    """Attempts come after 1 s, then half as much later each time, at most after a minute."""
+    assert Pending("web", "no", attempts).delay == pytest.approx(delay, abs=0.001)
+
+
+def test_state_is_a_file_that_is_always_whole(world):
+    """Whoever reads the state finds all of it; without a watcher there is none."""
+    assert read_state(world.run_dir) is None
+    watcher = world.watching()
+    done = threading.Event()
+    errors = []
+
+    def read():
+        while not done.is_set():
+            try:
+                read_state(world.run_dir)
+            except ValueError as error:
+                errors.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(50):
+        watcher.state.pending["1" * 64] = Pending("web", "x" * 1000, number)
+        watcher._changed = True
+        watcher._write_state()
+    done.set()
+    reader.join()
+    assert errors == []
+    assert read_state(world.run_dir).pending["1" * 64] == watcher.state.pending["1" * 64]
+    assert json.loads((world.run_dir / "watcher.json").read_text())["pid"] == watcher.state.pid

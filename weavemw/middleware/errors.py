@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import secrets
-import sys
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -68,10 +67,10 @@ def described(environ: WSGIEnvironment) -> str:
 
 def answer(environ: WSGIEnvironment, start_response: StartResponse, status: int, message: str) -> Iterable[bytes]:
     """Respond with Docker's form of an error; to HEAD without a body."""
-    body = json.dumps({"message": message}).encode() + b"\n"
+    body = b"" if environ["REQUEST_METHOD"] == "HEAD" else json.dumps({"message": message}).encode() + b"\n"
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-    start_response(status_line(status), headers, sys.exc_info())
-    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+    start_response(status_line(status), headers)
+    return [body]
 
 
 def status_line(status: int) -> str:

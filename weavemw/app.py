@@ -7,27 +7,80 @@ network.
 
 from __future__ import annotations
 
+import functools
 import os
+import threading
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from weavemw import assembly, wait
 from weavemw.hijack import Handover
+from weavemw.middleware.attach import Attacher
+from weavemw.middleware.cidr import CidrParser
+from weavemw.middleware.dns import DnsInjector
+from weavemw.middleware.entrypoint import EntrypointWrapper
+from weavemw.middleware.errors import ErrorResponder
+from weavemw.middleware.inspect import InspectRewriter
+from weavemw.middleware.ipam import IpamClient
+from weavemw.network.plan import mac_for
 from weavemw.passthrough import Passthrough
 from weavemw.relay import Relay
 from weavemw.settings import Settings
 from weavemw.upstream import Upstream
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 __all__ = ["build", "proxy"]
 
 
-def build(settings: Settings, *, relay: Relay | None = None) -> WSGIApplication:
+def build(settings: Settings) -> WSGIApplication:
     """The proxy's stack for these settings."""
+    docker, router = assembly.docker(settings), assembly.router(settings)
+    attachment = assembly.attachment(settings)
+    app: WSGIApplication = Passthrough(Upstream(settings.docker_socket))
+    if settings.rewrite_inspect:
+        app = InspectRewriter(app, router=router, mac_of=lambda container: mac_for(container.id))
     return Handover(
-        Passthrough(Upstream(settings.docker_socket)),
-        relay=relay or Relay(),
-    )
+        ErrorResponder(
+            CidrParser(
+                EntrypointWrapper(
+                    DnsInjector(
+                        IpamClient(
+                            Attacher(app, attachment=attachment),
+                            attachment=attachment, start_timeout=settings.start_timeout),
+                        router=router, with_dns=settings.with_dns,
+                        hostname_from_label=settings.hostname_from_label,
+                        hostname_match=settings.hostname_match,
+                        hostname_replacement=settings.hostname_replacement),
+                    wait_dir=functools.cache(lambda: wait.install(settings.state_dir)), docker=docker),
+                docker=docker, default_ipalloc=settings.default_ipalloc)),
+        relay=Relay())
 
 
-proxy = build(Settings.from_environ(os.environ))
+class WithWatcher:
+    """Starts the watcher with the first request, for servers that have no place to start it at once.
+
+    :mod:`weavemw.server` and ``conf/gunicorn.conf.py`` have one.
+    """
+
+    def __init__(self, app: WSGIApplication, settings: Settings) -> None:
+        self.app = app
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._started = False
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if not self._started:
+            self._start()
+        return self.app(environ, start_response)
+
+    def _start(self) -> None:
+        with self._lock:
+            if not self._started:
+                assembly.watcher(self._settings).start()
+                self._started = True
+
+
+_settings = Settings.from_environ(os.environ)
+proxy = WithWatcher(build(_settings), _settings)

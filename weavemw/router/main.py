@@ -16,6 +16,7 @@ from aiohttp import web
 
 from weavemw.docker import Docker, DockerClient
 from weavemw.errors import SettingsError
+from weavemw.network import firewall
 from weavemw.network.netlink import ensure_bridge
 from weavemw.router import host
 from weavemw.router.allocator import Allocator
@@ -34,6 +35,7 @@ __all__ = ["RouterSettings", "run", "running"]
 log = logging.getLogger(__name__)
 
 _LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+_FIREWALL_AGAIN = 30.0  # seconds between two looks at the host's firewall
 _LOOK_AGAIN = 2.0  # seconds between two looks at the host's bridges
 _STOP_LIMIT = 2.0  # seconds that requests under way have when it stops
 
@@ -70,6 +72,8 @@ async def running(settings: RouterSettings, docker: Docker | None = None) -> Asy
         service = _service(settings, database, docker or DockerClient(settings.docker_socket))
         stack.push_async_callback(service.close)
         address = await _serve_http(settings, service, stack)
+        if settings.bridge:
+            stack.callback(asyncio.create_task(_keep_open(settings.bridge)).cancel)
         if settings.dns:
             await _serve_dns(settings, service, stack)
         yield address
@@ -105,6 +109,7 @@ def _prepare_host(settings: RouterSettings) -> None:
                             "choose another with --ipalloc-range, or use --force")
     if settings.bridge:
         ensure_bridge(settings.bridge, settings.mtu)
+        firewall.let_through(settings.bridge)
 
 
 def _service(settings: RouterSettings, database: Database, docker: Docker) -> RouterService:
@@ -115,6 +120,13 @@ def _service(settings: RouterSettings, database: Database, docker: Docker) -> Ro
         peer = peer_name(store)
     names = Names(database, Zone(settings.dns_domain, settings.dns_ttl, settings.ranges))
     return RouterService(allocator, names, GroupCommit(database, on_loss=names.load), docker, peer, settings.nickname)
+
+
+async def _keep_open(bridge: str) -> None:
+    """Let packets through on the bridge, again and again: firewalls are reloaded."""
+    while True:
+        await asyncio.sleep(_FIREWALL_AGAIN)
+        await asyncio.to_thread(firewall.let_through, bridge)
 
 
 async def _serve_http(settings: RouterSettings, service: RouterService, stack: AsyncExitStack) -> str:

@@ -8,6 +8,7 @@ Every call has a limit.
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -15,11 +16,15 @@ from urllib.parse import quote, urlencode
 
 import requests
 import requests_unixsocket
+from requests_unixsocket.adapters import UnixAdapter, UnixHTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
 
 from weavemw.container import Container
 from weavemw.errors import DockerError, DockerUnreachable
 
 __all__ = ["Docker", "DockerClient"]
+
+_IDLE = 16  # connections that are kept for later calls
 
 
 class Docker(Protocol):
@@ -55,6 +60,7 @@ class DockerClient:
         self.timeout = timeout
         self._base = "http+unix://" + quote(socket_path, safe="")
         self._session = requests_unixsocket.Session()
+        self._session.mount("http+unix://", _Adapter(socket_path))
         self._session.trust_env = False
 
     def inspect(self, container: str) -> Container:
@@ -142,6 +148,38 @@ class DockerClient:
         if reply.status_code >= 300 and reply.status_code not in also:
             raise DockerError(reply.status_code, _message(reply))
         return reply
+
+
+class _Connection(UnixHTTPConnection):
+    """The library's, but what can't be connected is closed."""
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.unix_socket_url)
+
+
+class _Pool(HTTPConnectionPool):
+    def __init__(self, socket_path: str) -> None:
+        super().__init__("localhost", maxsize=_IDLE)
+        self.socket_path = socket_path
+
+    def _new_conn(self) -> _Connection:
+        return _Connection(self.socket_path)  # type: ignore[no-untyped-call]  # its time limit is each request's
+
+
+class _Adapter(UnixAdapter):
+    """One pool for the socket: the library has one for each URL, so that no connection is used twice."""
+
+    def __init__(self, socket_path: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.pool = _Pool(socket_path)
+
+    def get_connection(self, url: str | bytes, proxies: object = None) -> _Pool:
+        return self.pool
+
+    def close(self) -> None:
+        self.pool.close()
 
 
 def _segment(name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -16,19 +16,20 @@ from weavemw.cli import launch, shell, status  # each adds its verbs
 from weavemw.cli.command import Invocation, weave
 from weavemw.errors import WeaveError
 
-__all__ = ["launch", "main", "shell", "status"]
+__all__ = ["launch", "main", "run", "shell", "status"]
 
 _INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``weave``; doesn't return. A mistake is one line on stderr and a status other than 0."""
-    sys.exit(_status_of(arguments))
+    """Run ``weave``; doesn't return."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments, os.environ))
 
 
-def _status_of(arguments: Sequence[str] | None) -> int:
+def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run one command line and give its exit status. A mistake is one line on stderr and a status other than 0."""
     try:
-        done = weave.main(arguments, prog_name="weave", standalone_mode=False, obj=Invocation(os.environ))
+        done = weave.main(list(arguments), prog_name="weave", standalone_mode=False, obj=Invocation(environ))
         return done if isinstance(done, int) else 0
     except click.ClickException as error:
         return _complain(error.format_message(), error.exit_code)

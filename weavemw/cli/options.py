@@ -60,7 +60,7 @@ def router_arguments(settings: Settings, options: Mapping[str, Any], table: Mapp
     shared = {"http-addr": settings.router_address, "state-dir": settings.state_dir,
               "docker-host": settings.docker_host, "docker-bridge": settings.docker_bridge,
               "bridge": settings.bridge, "mtu": settings.mtu, "log-level": settings.log_level}
-    from_file = (_written(_router_option(own, key), value) for key, value in table.items())
+    from_file = (_from_file(_router_option(own, key), value) for key, value in table.items())
     given = (_written(option, options.get(option.name or "")) for option in own.values())
     return (*(f"--{name}={value}" for name, value in shared.items()), *itertools.chain(*from_file, *given))
 
@@ -73,12 +73,18 @@ def _router_option(own: Mapping[str, click.Option], key: str) -> click.Option:
 
 
 def _written(option: click.Option, value: Any) -> list[str]:
+    if option.is_flag:
+        return [option.opts[0]] if value is (option.flag_value is not False) else []
     if value is None or value == option.default or value == ():
         return []
-    if option.is_flag:
-        return [option.opts[0]] if value in (True, option.flag_value) else []
     values: Sequence[Any] = value if option.multiple else [value]
     return [f"{option.opts[0]}={each}" for each in values]
+
+
+def _from_file(option: click.Option, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [option.opts[0]] if value else []
+    return _written(option, value)
 
 
 def _router_own() -> list[click.Option]:

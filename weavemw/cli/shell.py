@@ -10,7 +10,7 @@ import click
 from weavemw.cli.command import Invocation, points_at, verb
 from weavemw.listeners import Listener, Tcp, parse
 
-__all__ = ["assignments", "client_endpoint", "config", "env", "restoring"]
+__all__ = ["assignments", "client_endpoint", "config", "entering", "env", "restoring", "shell_family"]
 
 #: How each shell sets and unsets a variable; the value is quoted already.
 _SYNTAX = {
@@ -32,7 +32,11 @@ def env(weave: Invocation, restore: bool, shell: str | None) -> None:
     eval (weave env)                fish
     eval `weave env`                csh
     """
-    changes = restoring(weave.environ, _endpoints(weave)) if restore else _entering(weave)
+    if not restore:
+        changes = entering(weave.environ, _serving(weave))
+        _warn_of_tls(weave)
+    else:
+        changes = restoring(weave.environ, tuple(map(str, weave.proxy_listeners)))
     if changes:
         click.echo(assignments(changes, shell or shell_family(weave.environ.get("SHELL", ""))))
 
@@ -56,6 +60,17 @@ def client_endpoint(endpoints: Sequence[Listener], environ: Mapping[str, str]) -
     chosen = next((each for each in endpoints if isinstance(each, Tcp)), endpoints[0])
     return chosen.seen_from(environ.get("PROXY_HOST") or _host_of(environ.get("DOCKER_HOST", ""))) \
         if isinstance(chosen, Tcp) else chosen
+
+
+def entering(environ: Mapping[str, str], endpoints: Sequence[Listener]) -> dict[str, str | None]:
+    """The variables to set so that docker's commands go through a proxy that listens there.
+
+    What was in ``DOCKER_HOST`` before the first time is kept in ``ORIG_DOCKER_HOST``.
+    """
+    here = environ.get("DOCKER_HOST", "")
+    first = "" if points_at(here, tuple(map(str, endpoints))) else here
+    return {"DOCKER_HOST": str(client_endpoint(endpoints, environ)),
+            "ORIG_DOCKER_HOST": environ.get("ORIG_DOCKER_HOST", first)}
 
 
 def restoring(environ: Mapping[str, str], endpoints: Sequence[str]) -> dict[str, str | None]:
@@ -83,23 +98,10 @@ def shell_family(program: str) -> str:
     return {"fish": "fish", "csh": "csh", "tcsh": "csh"}.get(name, "sh")
 
 
-def _entering(weave: Invocation) -> dict[str, str | None]:
-    endpoints, environ = _serving(weave), weave.environ
-    here = environ.get("DOCKER_HOST", "")
-    first = "" if points_at(here, _endpoints(weave)) else here
-    _warn_of_tls(weave)
-    return {"DOCKER_HOST": str(client_endpoint(endpoints, environ)),
-            "ORIG_DOCKER_HOST": environ.get("ORIG_DOCKER_HOST", first)}
-
-
 def _serving(weave: Invocation) -> list[Listener]:
     if not weave.proxy_listeners:
         raise click.ClickException("weave proxy is not running")
     return weave.proxy_listeners
-
-
-def _endpoints(weave: Invocation) -> tuple[str, ...]:
-    return tuple(map(str, weave.proxy_listeners))
 
 
 def _warn_of_tls(weave: Invocation) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from dataclasses import asdict
 from typing import Any
@@ -40,7 +39,7 @@ def status(weave: Invocation, part: str | None, as_json: bool) -> None:
     found = {name: look(weave) for name, look in _LOOKS.items() if part in (None, name)}
     click.echo(json.dumps({"version": __version__, **found}, indent=2) if as_json else _as_text(found))
     if not any(facts["running"] for facts in found.values()):
-        sys.exit(1)
+        click.get_current_context().exit(1)
     return None
 
 

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import weavemw
+from weavemw import supervisor
+from weavemw.supervisor import PROXY, ROUTER, container_body, last_words, python_environ
+
+
+@pytest.mark.parametrize("program", [PROXY, ROUTER], ids=lambda program: program.name)
+def test_a_container_of_ours_has_the_hosts_eyes_but_few_rights(program: supervisor.Program) -> None:
+    """Host's network, processes and files; every capability dropped but those named; restarted always, log rotated."""
+    body = container_body(program, ("--option",), {"A": "b"})
+    host = body["HostConfig"]
+    assert (host["NetworkMode"], host["PidMode"], host["Binds"]) == ("host", "host", ["/:/host"])
+    assert host["CapDrop"] == ["ALL"]
+    assert tuple(host["CapAdd"]) == program.capabilities
+    assert not host.get("Privileged")
+    assert "no-new-privileges" in host["SecurityOpt"]
+    assert host["RestartPolicy"] == {"Name": "always"}
+    assert host["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "3"}
+
+
+def test_a_container_of_ours_runs_this_python_and_stays_off_the_weave_network() -> None:
+    """It executes the interpreter that makes it, with the program's module, and carries WEAVE_CIDR=none."""
+    body = container_body(PROXY, ("--option",), {"A": "b"})
+    assert body["Cmd"] == [sys.executable, "-P", "-m", "weavemw.server", "--option"]
+    assert body["Env"] == ["A=b", "WEAVE_CIDR=none"]
+
+
+def test_the_image_holds_one_program_and_a_place_for_the_host() -> None:
+    """Nothing else is in it: no shell, no library."""
+    with tarfile.open(fileobj=io.BytesIO(supervisor._image_root(b"\x7fELF"))) as tar:
+        entries = {(each.name, each.mode, each.isdir()) for each in tar}
+    assert entries == {("host", 0o755, True), ("enter", 0o555, False)}
+
+
+def test_a_fresh_interpreter_finds_this_very_package(tmp_path: Path) -> None:
+    """From any directory, with the environment that containers get, ``weavemw`` is the one that runs here."""
+    found = subprocess.run([sys.executable, "-P", "-c", "import weavemw; print(weavemw.__file__)"], cwd=tmp_path,
+                           env=python_environ({}), capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == weavemw.__file__
+
+
+def test_paths_of_the_callers_python_are_kept_if_they_mean_the_same_elsewhere() -> None:
+    """Absolute ones are taken along, in order; relative ones are not."""
+    path = python_environ({"PYTHONPATH": "/a:b::/c"})["PYTHONPATH"]
+    assert path.split(":")[:2] == ["/a", "/c"]
+
+
+@pytest.mark.parametrize(("log", "words"), [
+    pytest.param("", "", id="silence"),
+    pytest.param("starting\nweave: can't listen on tcp://1.2.3.4:5: no\nbye\n", "can't listen on tcp://1.2.3.4:5: no",
+                 id="our own complaint"),
+    pytest.param("INFO a\nweave router: range x overlaps: y\n", "range x overlaps: y", id="the router's complaint"),
+    pytest.param("Traceback:\n  File x\nValueError: y\n\n", "ValueError: y", id="else the last line"),
+])
+def test_one_line_of_a_log_says_why_a_program_ended(log: str, words: str) -> None:
+    """What is shown for a failed launch is a reason, not a log."""
+    assert last_words(log) == words

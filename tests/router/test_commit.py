@@ -76,7 +76,7 @@ def test_a_change_that_fails_is_undone_alone(database: Counting) -> None:
 
 
 def test_a_full_disk(database: Counting) -> None:
-    """If the disk refuses, everyone is told, nothing has changed, and what was read is to be read anew; then it goes on."""
+    """If the disk refuses, everyone is told, nothing has changed, what was read is read anew, and it goes on."""
     losses: list[None] = []
     database.failing = True
     outcomes = gather(database, noting(database, "a"), noting(database, "b"), on_loss=lambda: losses.append(None))

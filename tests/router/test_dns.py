@@ -223,7 +223,7 @@ PACKETS = st.one_of(
 @given(PACKETS, st.booleans())
 @example(HEADER[:10] + b"\0\1" + QUESTION + b"\0\0\xfa\0\xff\0\0\0\0\0\0", False)
 def test_any_packet(packet: bytes, tcp: bool) -> None:
-    """No packet breaks the server, and none is amplified: what is not a whole answer is not longer than the question."""
+    """No packet breaks the server, and none is amplified: an error is no longer than what it answers."""
     reply = answer(packet, ZONE, tcp=tcp)
     if isinstance(reply, bytes):
         assert reply[:2] == packet[:2]

@@ -20,7 +20,7 @@ RANGES = [ip_network("10.32.0.0/12"), ip_network("fd00::/48")]
     pytest.param("0.0.0.0/1", "vpn0", False, id="half of everything"),
 ])
 def test_overlapping(network: str, device: str, overlaps: bool) -> None:
-    """A route overlaps the range if they share an address; those of the bridge, and those to everywhere, don't count."""
+    """A route overlaps the range if they share an address, unless it is the bridge's own, or leads everywhere."""
     route = Route(ip_network(network), device)
     others = [Route(ip_network("192.0.2.0/24"), "eth0")]
     assert overlapping(RANGES, [*others, route], "weave") == (route if overlaps else None)

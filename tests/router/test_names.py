@@ -111,5 +111,5 @@ def test_load_after_a_loss(names: Names, database: Database) -> None:
 
 def test_no_host_name(names: Names) -> None:
     """What is no host name is refused."""
-    with pytest.raises(BadRequest, match="invalid host name: 'a..b'"):
+    with pytest.raises(BadRequest, match=r"invalid host name: 'a\.\.b'"):
         names.add("abc", ONE, "a..b")

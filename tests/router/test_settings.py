@@ -48,7 +48,7 @@ def test_split_host_port(text: str, default: int | None, found: tuple[str, int])
 def test_network_setting() -> None:
     """A range is of the family that the option is for."""
     assert network_setting("10.40.0.0/16", IPv4Network) == IPv4Network("10.40.0.0/16")
-    with pytest.raises(SettingsError, match="range 10.40.0.0/16: not of IPv6"):
+    with pytest.raises(SettingsError, match=r"range 10\.40\.0\.0/16: not of IPv6"):
         network_setting("10.40.0.0/16", IPv6Network)
     with pytest.raises(SettingsError, match="invalid CIDR address: nonsense"):
         network_setting("nonsense", IPv4Network)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from typing import Any
 
 from weavemw.router.dns import REFUSED, Verdict, answer, question_of, refusal
 from weavemw.router.forward import Forwarder
@@ -68,6 +69,7 @@ class DnsServer:
     _listeners: dict[Endpoint, tuple[socket.socket, asyncio.Server]] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _connections: int = 0
+    _closed: bool = False
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -81,7 +83,7 @@ class DnsServer:
         try:
             udp.bind(endpoint)
             bound = (endpoint[0], int(udp.getsockname()[1]))
-            tcp = await asyncio.start_server(self._converse, *bound, limit=2 * _LARGEST_QUERY)
+            tcp = await asyncio.start_server(self._accept, *bound, limit=2 * _LARGEST_QUERY)
         except BaseException:
             udp.close()
             raise
@@ -98,6 +100,7 @@ class DnsServer:
 
     async def close(self) -> None:
         """Stop listening, and drop what is under way."""
+        self._closed = True
         for endpoint in self.endpoints:
             self.unlisten(endpoint)
         for task in tuple(self._tasks):
@@ -124,27 +127,31 @@ class DnsServer:
     async def _forward(self, udp: socket.socket, query: bytes, peer: tuple[str, int]) -> None:
         send(udp, await self.forwarder.ask(query), peer)
 
-    def _spawn(self, work: object) -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = writer.get_extra_info("peername")
+        if self._closed or self._connections >= _TCP_CONNECTIONS or not peer or peer[0] not in self.clients:
+            writer.close()
+            return
+        self._connections += 1
+        self._spawn(self._converse(reader, writer)).add_done_callback(lambda _: self._hang_up(writer))
+
+    def _hang_up(self, writer: asyncio.StreamWriter) -> None:
+        self._connections -= 1
+        writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Queries of one TCP connection, one after the other (RFC 7766)."""
-        task = asyncio.current_task()
-        assert task is not None  # start_server makes one for each connection
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        self._connections += 1
         try:
-            if self._connections <= _TCP_CONNECTIONS and writer.get_extra_info("peername")[0] in self.clients:
-                while await self._exchange(reader, writer):
-                    pass
-        except (OSError, EOFError):  # gone, or silent for too long
-            pass
-        finally:
-            self._connections -= 1
-            writer.close()
+            while await self._exchange(reader, writer):
+                pass
+        except (OSError, EOFError) as error:  # gone, or silent for too long
+            log.debug("DNS over TCP: %s", error or type(error).__name__)
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         async with asyncio.timeout(_TCP_IDLE):

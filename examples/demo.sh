@@ -91,6 +91,14 @@ unused_port() {
   echo "$port"
 }
 
+# `weave stop` leaves bridge and firewall rule to the containers that keep running; there are none here.
+remove_bridge() {
+  for iptables in iptables ip6tables; do
+    $iptables --wait -D FORWARD -i "$bridge" -o "$bridge" -j ACCEPT 2> /dev/null
+  done
+  ip link delete dev "$bridge" 2> /dev/null
+}
+
 take_down() {
   status=$?
   trap '' INT TERM HUP
@@ -102,7 +110,7 @@ take_down() {
     weave stop
     [ -n "$images_before" ] || weave_images | xargs --no-run-if-empty docker image rm > /dev/null
   fi
-  [ -z "$bridge" ] || ! ip link show dev "$bridge" > /dev/null 2>&1 || ip link delete dev "$bridge"
+  [ -z "$bridge" ] || remove_bridge
   [ -z "$image" ] || docker image rm "$image" > /dev/null
   [ -z "$scratch" ] || rm -rf "$scratch"
   exit $status

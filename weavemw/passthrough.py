@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from weavemw import context, endpoints
 from weavemw.errors import BadRequest, DockerUnreachable
@@ -38,8 +37,6 @@ _BLOCK = 65536
 #: Methods that may be sent again on another connection (RFC 9110 section 9.2.2),
 #: less those with which something may already have happened at the daemon.
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-#: What may stand in a path as it is (RFC 3986 section 3.3).
-_PATH_SAFE = "/:@!$&'()*+,;=~"
 _HIJACKS = frozenset({"container_attach", "container_attach_ws", "exec_start", "session", "grpc"})
 #: Not forwarded: said anew for the daemon's connection, or settled with the client already.
 _OURS = HOP_BY_HOP | {"host", "content-length", "expect"}
@@ -236,20 +233,7 @@ def head_of(environ: WSGIEnvironment, *, close: bool) -> bytes:
         headers.append(("Connection", ", ".join(connection)))
     if "HTTP_UPGRADE" in environ:
         headers.append(("Upgrade", environ["HTTP_UPGRADE"]))
-    return request_head(environ["REQUEST_METHOD"], target(environ), headers, environ["SERVER_PROTOCOL"])
-
-
-def target(environ: WSGIEnvironment) -> str:
-    """The request target as the client sent it, in origin form (RFC 9112 section 3.2)."""
-    raw: str = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
-    if raw.startswith("/") or raw == "*":
-        return raw
-    if "://" in raw:
-        path = raw.partition("://")[2].partition("/")[2]
-        return f"/{path}"
-    query = environ.get("QUERY_STRING")
-    path = quote((environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1"), safe=_PATH_SAFE)
-    return f"{path}?{query}" if query else path
+    return request_head(environ["REQUEST_METHOD"], endpoints.target_of(environ), headers, environ["SERVER_PROTOCOL"])
 
 
 def forwarded_headers(environ: WSGIEnvironment) -> Headers:

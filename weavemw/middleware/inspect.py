@@ -1,0 +1,126 @@
+"""Shows the weave network in ``docker inspect`` (``--rewrite-inspect``)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from weavemw import endpoints
+from weavemw.container import Container
+from weavemw.errors import RouterError
+from weavemw.middleware.captured import Captured, capture
+from weavemw.payload import Number, Object, encode, parse
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from weavemw.router.client import Interface, Router
+
+__all__ = ["InspectRewriter"]
+
+_log = logging.getLogger(__name__)
+
+
+class InspectRewriter:
+    """Adds the weave addresses to what inspect answers (200 only) about an attached container.
+
+    They show as a network ``weave`` in ``NetworkSettings.Networks``; and in the old
+    fields beside it (``IPAddress``, ``IPPrefixLen``, ``MacAddress``,
+    ``SecondaryIPAddresses``, their IPv6 kin) where the daemon's reply has them
+    (API below 1.52). ``mac_of`` tells the MAC of a container's ``ethwe``, empty if unknown.
+    """
+
+    def __init__(self, app: WSGIApplication, *, router: Router,
+                 mac_of: Callable[[Container], str] = lambda container: "") -> None:
+        self.app = app
+        self.router = router
+        self.mac_of = mac_of
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        endpoint = endpoints.of(environ)
+        if endpoint is None or endpoint.name not in ("container_inspect", "exec_inspect"):
+            return self.app(environ, start_response)
+        reply = capture(self.app, environ)
+        body = self._rewritten(reply.body, endpoint.name == "exec_inspect") if is_plain_json(reply) else reply.body
+        return (reply if body == reply.body else with_body(reply, body)).send(start_response)
+
+    def _rewritten(self, body: bytes, of_exec: bool) -> bytes:
+        document, rest = parse(body)
+        inner = document.child("Container") if document and of_exec else document
+        if document is None or inner is None or not self._add_weave(inner):
+            return body
+        if of_exec:
+            document.set("Container", inner)
+        return encode(document) + rest
+
+    def _add_weave(self, document: Object) -> bool:
+        container = Container.from_inspect({"Id": "", **plain(document)})
+        settings = document.child("NetworkSettings")
+        addresses = self._addresses(container) if container.is_ours and container.running and settings else ()
+        if not addresses or settings is None:
+            return False
+        show(settings, addresses, self.mac_of(container))
+        document.set("NetworkSettings", settings)
+        return True
+
+    def _addresses(self, container: Container) -> tuple[Interface, ...]:
+        try:
+            return self.router.addresses(container.id)
+        except RouterError as error:
+            _log.warning("inspect shows no weave addresses: %s", error)
+            return ()
+
+
+def is_plain_json(reply: Captured) -> bool:
+    """Whether it is a 200 with JSON that is not packed."""
+    headers = {name.lower(): value for name, value in reply.headers}
+    return (reply.code == HTTPStatus.OK and "content-encoding" not in headers
+            and headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json")
+
+
+def with_body(reply: Captured, body: bytes) -> Captured:
+    """The same reply with another body and its length."""
+    kept = [pair for pair in reply.headers if pair[0].lower() not in ("content-length", "transfer-encoding")]
+    return Captured(reply.status, [*kept, ("Content-Length", str(len(body)))], body)
+
+
+def show(settings: Object, addresses: tuple[Interface, ...], mac: str) -> None:
+    """Write addresses and MAC into a reply's ``NetworkSettings``."""
+    fields = address_fields(addresses) | {"MacAddress": mac}
+    for name, value in fields.items():
+        if settings.has(name) and value:
+            settings.set(name, value)
+    networks = settings.child("Networks") or Object()
+    others = [pair for pair in networks.pairs if pair[0] != "weave"]
+    settings.set("Networks", Object([*others, ("weave", _ENDPOINT | fields)]))
+
+
+def address_fields(addresses: tuple[Interface, ...]) -> dict[str, object]:
+    """Addresses as Docker spells them: one of each family, the others as secondary ones."""
+    v4 = [one for one in addresses if one.version == 4]
+    v6 = [one for one in addresses if one.version == 6]
+    fields: dict[str, object] = {"IPAddress": "", "IPPrefixLen": 0, "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0}
+    if v4:
+        fields |= {"IPAddress": str(v4[0].ip), "IPPrefixLen": v4[0].network.prefixlen}
+    if v6:
+        fields |= {"GlobalIPv6Address": str(v6[0].ip), "GlobalIPv6PrefixLen": v6[0].network.prefixlen}
+    return fields | {"SecondaryIPAddresses": _secondary(v4), "SecondaryIPv6Addresses": _secondary(v6)}
+
+
+def plain(value: Any) -> Any:
+    """A reply as dicts, lists and strings, numbers as int where they are whole."""
+    if isinstance(value, Object):
+        return {key: plain(item) for key, item in value.pairs}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return int(value) if isinstance(value, Number) and value.isdecimal() else value
+
+
+def _secondary(addresses: list[Any]) -> list[dict[str, object]] | None:
+    return [{"Addr": str(one.ip), "PrefixLen": one.network.prefixlen} for one in addresses[1:]] or None
+
+
+_ENDPOINT: dict[str, object] = {"IPAMConfig": None, "Links": None, "Aliases": None, "NetworkID": "", "EndpointID": "",
+                                "Gateway": "", "IPv6Gateway": "", "DriverOpts": None}

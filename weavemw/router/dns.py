@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import dns.exception
 import dns.message
 
-from weavemw.router.zone import SOA, Zone, record
+from weavemw.router.zone import Zone
 
 __all__ = ["MAX_UDP", "REFUSED", "SERVFAIL", "Question", "Verdict", "answer", "is_answer_to", "question_of",
            "refusal", "truncated"]
@@ -36,6 +36,10 @@ _TRANSFERS = (251, 252)
 _HEADER = 12
 _QR_AA, _TC, _RA = 0x84, 0x02, 0x80
 _PLAIN_COUNTS = b"\0\1\0\0\0\0\0\0"
+#: A header's flags and counts for one question and nothing else, and what an answer's header begins with:
+#: recursion desired is kept, authentic data (set by some resolvers, RFC 6840) means nothing here.
+_PLAIN = {bytes((recursion, data)) + _PLAIN_COUNTS: bytes((_QR_AA | recursion, _RA)) + b"\0\1"
+          for recursion in (0, 1) for data in (0, 0x20)}
 _EDNS_COUNTS = b"\0\1\0\0\0\0\0\1"
 
 
@@ -63,22 +67,14 @@ class Question:
 
 def answer(query: bytes, zone: Zone, *, tcp: bool = False) -> bytes | Verdict:
     """The answer to a packet, or what else is to be done with it. Never raises."""
-    end = query.find(b"\0", _HEADER) + 5
-    known = zone.records.get(query[_HEADER:end - 4].lower())
-    if (known is not None and query[4:12] == _PLAIN_COUNTS and query[2] < 2 and end == len(query)
-            and query[end - 2:end] == b"\0\1"):
-        found = known.get(query[end - 3] | query[end - 4] << 8)
-        if found and end + sum(map(len, found)) <= _PLAIN_UDP:
-            return _short(query, end, found)
-    return _answer(query, zone, tcp)
-
-
-def _short(query: bytes, end: int, found: Sequence[bytes]) -> bytes:
-    """All there is to say to a plain question whose answer fits."""
-    if len(found) > 1:
-        found = random.sample(found, len(found))
-    return b"%b%c\x80\0\1%b\0\0\0\0%b%b" % (query[:2], _QR_AA | query[2], len(found).to_bytes(2, "big"),
-                                            query[_HEADER:end], b"".join(found))
+    question = query[_HEADER:]
+    found = zone.plain.get(question.lower())
+    flags = _PLAIN.get(query[2:_HEADER])
+    if found is None or flags is None:
+        return _answer(query, zone, tcp)
+    counts, records = found
+    answers = records[0] if len(records) == 1 else b"".join(random.sample(records, len(records)))
+    return b"".join((query[:2], flags, counts, question, answers))
 
 
 def _answer(query: bytes, zone: Zone, tcp: bool) -> bytes | Verdict:
@@ -117,9 +113,8 @@ def _known(query: bytes, question: Question, zone: Zone, known: dict[int, tuple[
 
 def _denial(query: bytes, question: Question, zone: Zone, rcode: int) -> bytes:
     """No such name, or no such type: with the SOA record that says for how long that holds (RFC 2308)."""
-    soa = record(SOA, zone.ttl, zone.soa)
     start = _zone_start(question.name, zone.wire_domain)
-    return _message(query, question, rcode, (), (0xC000 | _HEADER + start).to_bytes(2, "big") + soa[2:])
+    return _message(query, question, rcode, (), (0xC000 | _HEADER + start).to_bytes(2, "big") + zone.soa[2:])
 
 
 def _zone_start(name: bytes, domain: bytes) -> int:

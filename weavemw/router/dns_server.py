@@ -34,29 +34,26 @@ _TCP_IDLE = 10.0
 _REMEMBERED = 65536
 
 
-class Clients:
-    """Who is answered: the addresses of some networks, so that nobody outside uses us as a resolver or a mirror."""
+class Clients(dict[str, bool]):
+    """Whether a host is answered: ``clients["10.32.0.1"]``; remembered for as many hosts as there is room.
+
+    Only some networks are, so that nobody outside uses us as a resolver or a mirror.
+    """
 
     def __init__(self, networks: Iterable[Network] = ()) -> None:
-        self.networks: tuple[Network, ...] = ()
-        self._known: dict[str, bool] = {}
-        self.allow(networks)
+        super().__init__()
+        self.networks = tuple(networks)
 
     def allow(self, networks: Iterable[Network]) -> None:
         """Answer these networks, and no others from now on."""
         self.networks = tuple(networks)
-        self._known.clear()
+        self.clear()
 
-    def __contains__(self, host: str) -> bool:
-        known = self._known.get(host)
-        return self._look(host) if known is None else known
-
-    def _look(self, host: str) -> bool:
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
+    def __missing__(self, host: str) -> bool:
+        if len(self) >= _REMEMBERED:
+            self.clear()
         address = ip_address(host)
-        self._known[host] = any(address in network for network in self.networks)
-        return self._known[host]
+        return self.setdefault(host, any(address in network for network in self.networks))
 
 
 @dataclass
@@ -116,11 +113,11 @@ class DnsServer:
                     query, peer = receive(_LARGEST_QUERY)
                 except OSError:  # drained; or an ICMP error of an earlier answer, which concerns nobody here
                     return
-                reply = answer(query, zone) if peer[0] in clients else refused(query)
-                if reply is Verdict.FORWARD:
-                    self._spawn(self._forward(udp, query, peer))
-                elif reply is not Verdict.DROP:
+                reply = answer(query, zone) if clients[peer[0]] else refused(query)
+                if isinstance(reply, bytes):
                     send(udp, reply, peer)
+                elif reply is Verdict.FORWARD:
+                    self._spawn(self._forward(udp, query, peer))
 
         return drain
 
@@ -135,7 +132,7 @@ class DnsServer:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("peername")
-        if self._closed or self._connections >= _TCP_CONNECTIONS or not peer or peer[0] not in self.clients:
+        if self._closed or self._connections >= _TCP_CONNECTIONS or not peer or not self.clients[peer[0]]:
             writer.close()
             return
         self._connections += 1

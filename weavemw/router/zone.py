@@ -2,7 +2,9 @@
 
 One table serves all questions: names of the domain, their unqualified forms,
 and the reverse names of their addresses, each in lower case and in wire format
-(RFC 1035, 3.1), with the records of each type ready to be sent.
+(RFC 1035, 3.1), with the records of each type ready to be sent. A second one has
+whole questions (name, type, class) whose answer fits into any packet, for the
+shortest way from question to answer.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ __all__ = ["AAAA", "NS", "PTR", "SOA", "A", "Zone", "canonical", "is_within", "r
 
 A, NS, SOA, PTR, AAAA = 1, 2, 6, 12, 28
 _LABEL = re.compile(r"[!-\-/-\[\]-~]{1,63}")   # printable, but neither "." nor "\", which would need escapes
+_HEADER, _ALWAYS_FITS = 12, 512
 _TO_QUESTION = b"\xc0\x0c"                     # a compressed name: "as in the question" (RFC 1035, 4.1.4)
 
 
@@ -56,20 +59,17 @@ class Zone:
         self.ranges = tuple(ranges)
         self.wire_domain = wire(self.domain.lower())
         self.records: dict[bytes, dict[int, tuple[bytes, ...]]] = {}
+        self.plain: dict[bytes, tuple[bytes, tuple[bytes, ...]]] = {}
         self._parents: Counter[bytes] = Counter()
-        self._apex = {SOA: (record(SOA, ttl, self.soa),)}
+        self.soa = record(SOA, ttl, _soa(self.domain, ttl))
+        self._apex = {SOA: (self.soa,)}
         self.clear()
-
-    @property
-    def soa(self) -> bytes:
-        """The data of the SOA record. Answers that deny are kept no longer than others (RFC 2308)."""
-        numbers = (1, 3600, 600, 86400, self.ttl)
-        return (wire("weave." + self.domain) + wire("hostmaster." + self.domain)
-                + b"".join(number.to_bytes(4, "big") for number in numbers))
 
     def clear(self) -> None:
         """Forget all names."""
-        self.records = {self.wire_domain: dict(self._apex)}
+        self.records.clear()
+        self.plain.clear()
+        self._put(self.wire_domain, {})
         self._parents.clear()
 
     def publish(self, name: str, addresses: Sequence[Address]) -> None:
@@ -107,16 +107,35 @@ class Zone:
     def _put(self, key: bytes, records: dict[int, tuple[bytes, ...]]) -> None:
         if key == self.wire_domain:
             records = self._apex | records
+        for kind in self.records.pop(key, {}):
+            self.plain.pop(question(key, kind), None)
         if records:
             self.records[key] = records
-        else:
-            self.records.pop(key, None)
+        for kind, each in records.items():
+            if _HEADER + len(question(key, kind)) + sum(map(len, each)) <= _ALWAYS_FITS:
+                self.plain[question(key, kind)] = (_counts(each), each)
 
     def _count_parents(self, key: bytes, by: int) -> None:
         parent = key[key[0] + 1:]
         while by and len(parent) > len(self.wire_domain):
             self._parents[parent] += by
             parent = parent[parent[0] + 1:]
+
+
+def question(name: bytes, kind: int) -> bytes:
+    """A question of class IN."""
+    return name + kind.to_bytes(2, "big") + b"\0\1"
+
+
+def _counts(answers: Sequence[bytes]) -> bytes:
+    """The last three counts of a header."""
+    return len(answers).to_bytes(2, "big") + bytes(4)
+
+
+def _soa(domain: str, ttl: int) -> bytes:
+    """The data of the SOA record. Answers that deny are kept no longer than others (RFC 2308)."""
+    return (wire("weave." + domain) + wire("hostmaster." + domain)
+            + b"".join(number.to_bytes(4, "big") for number in (1, 3600, 600, 86400, ttl)))
 
 
 def record(kind: int, ttl: int, data: bytes) -> bytes:

@@ -80,3 +80,14 @@ def test_an_error_lets_go(tmp_path):
     with pytest.raises(KeyError), Locks(tmp_path).hold("a"):
         raise KeyError
     hold(tmp_path, "a", 0)
+
+
+def test_tidying_removes_what_the_dead_left_and_nothing_else(tmp_path):
+    """Files without a holder go; what somebody holds stays held."""
+    (tmp_path / "dead").touch()
+    locks = Locks(tmp_path)
+    with locks.hold("alive"), ThreadPoolExecutor(1) as pool:
+        pool.submit(Locks(tmp_path).tidy).result(5)
+        assert [path.name for path in tmp_path.iterdir()] == ["alive"]
+        assert isinstance(pool.submit(hold, tmp_path, "alive", 0).exception(), Busy)
+    Locks(tmp_path / "never made").tidy()

@@ -47,6 +47,12 @@ class Locks:
             finally:
                 mine.discard(name)
 
+    def tidy(self) -> None:
+        """Remove the files of those who died while they held a lock."""
+        for name in os.listdir(self.directory) if self.directory.is_dir() else ():
+            with contextlib.suppress(Busy), self.hold(name):
+                pass
+
     @contextlib.contextmanager
     def _locked(self, name: str, timeout: float) -> Iterator[None]:
         path = self.directory / name

@@ -70,6 +70,17 @@ def test_everything_is_there_before_carrier_is(network, container, ip):
         assert network.interfaces() == (HostInterface(name, ID),)
 
 
+def test_ipv6_works_where_docker_turned_it_off(network, container, ip):
+    """A container without IPv6 of its own gets an IPv6 address on ethwe all the same, and only there."""
+    pid = container()
+    command = ["nsenter", f"--net=/proc/{pid}/ns/net", "sh", "-c",
+               "echo 1 | tee /proc/sys/net/ipv6/conf/all/disable_ipv6 /proc/sys/net/ipv6/conf/default/disable_ipv6"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    attach(network, pid, Plan(ID, (FOUR, SIX)))
+    assert "inet6 fd00::5/64" in ip("addr", "show", "ethwe", pid=pid)
+    assert "inet6" not in ip("addr", "show", "lo", pid=pid)
+
+
 @pytest.mark.parametrize("plan", [
     pytest.param(Plan(ID, (FOUR, FOUR)), id="an address twice"),
     pytest.param(Plan(ID, (SIX, FOUR, SIX)), id="an IPv6 address twice"),

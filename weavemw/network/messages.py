@@ -31,6 +31,7 @@ IFF_UP, IFF_RUNNING, IFF_LOWER_UP = 0x1, 0x40, 0x10000
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_EXT_MASK = 20, 26, 28, 29
+IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_BR_STP_STATE, IFLA_BR_MCAST_SNOOPING = 5, 23
 IFLA_INET_CONF, IPV4_DEVCONF_ARP_NOTIFY = 1, 22
@@ -89,13 +90,19 @@ def attribute(kind: int, value: bytes | int | str) -> bytes:
 
 
 def veth(name: str, peer: str, *, mac: str, mtu: int, namespace: int, master: int) -> Message:
-    """A pair whose peer is made directly in the namespace (a file descriptor), and whose host end is a port."""
-    inside = (_LINK.pack(0, 0, 0, 0, 0) + attribute(IFLA_IFNAME, peer) + attribute(IFLA_MTU, mtu)
+    """A pair whose peer is made directly in the namespace (a file descriptor), and whose host end is a port.
+
+    One queue each: the kernel's default of one for each CPU takes it a third longer, and serves only XDP.
+    """
+    inside = (_LINK.pack(0, 0, 0, 0, 0) + attribute(IFLA_IFNAME, peer) + attribute(IFLA_MTU, mtu) + _ONE_QUEUE
               + attribute(IFLA_ADDRESS, bytes.fromhex(mac.replace(":", ""))) + attribute(IFLA_NET_NS_FD, namespace))
     data = attribute(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, inside))
     body = (_link(0) + attribute(IFLA_IFNAME, name) + attribute(IFLA_MTU, mtu) + attribute(IFLA_MASTER, master)
-            + attribute(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, "veth") + data))
+            + _ONE_QUEUE + attribute(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, "veth") + data))
     return Message(RTM_NEWLINK, ACK | CREATE | EXCL, body, f"make the veth pair {name}, {peer}")
+
+
+_ONE_QUEUE = attribute(IFLA_NUM_TX_QUEUES, 1) + attribute(IFLA_NUM_RX_QUEUES, 1)
 
 
 def bridge(name: str, *, mac: bytes) -> Message:

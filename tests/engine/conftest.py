@@ -39,3 +39,10 @@ def make_host(_engine_options: dict[str, Any]) -> Iterator[MakeHost]:
 def fresh_host(make_host: MakeHost) -> TestHost:
     """A host of the test's own."""
     return make_host()
+
+
+@pytest.fixture(scope="module")
+def make_module_host(_engine_options: dict[str, Any]) -> Iterator[MakeHost]:
+    """As ``make_host``, for hosts that the tests of a module share."""
+    with contextlib.ExitStack() as hosts:
+        yield lambda **options: hosts.enter_context(TestHost(**_engine_options | options))

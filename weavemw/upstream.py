@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 
 from weavemw.errors import DockerUnreachable
@@ -38,6 +39,7 @@ class Upstream:
         self._idle: list[Connection] = []
         self._file: tuple[int, int] = (0, 0)
         self._lock = threading.Lock()
+        weakref.finalize(self, _close_all, self._idle)
 
     def connect(self) -> Connection:
         """A new connection; raises :class:`~weavemw.errors.DockerUnreachable`."""
@@ -73,9 +75,7 @@ class Upstream:
     def close(self) -> None:
         """Close all idle connections."""
         with self._lock:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+            _close_all(self._idle)
 
     def _forget_replaced_socket(self) -> None:
         try:
@@ -86,6 +86,11 @@ class Upstream:
         if file != self._file:
             self._file = file
             self.close()
+
+
+def _close_all(connections: list[Connection]) -> None:
+    while connections:
+        connections.pop().close()
 
 
 class Connection:

@@ -145,9 +145,9 @@ def test_a_start_that_can_not_be_attached_fails_and_leaves_nothing(clean):
 
 def test_an_address_that_is_taken_fails_the_second_start(clean):
     """Two containers with the same address: the second's start says who has it; it stays startable."""
-    one = clean.docker("run", "-d", "--label", "test", "-e", "WEAVE_CIDR=10.40.9.9/12", "busybox", "sleep", "99").stdout
-    second = clean.docker("run", "-d", "--label", "test", "--name", "second", "-e", "WEAVE_CIDR=10.40.9.9/12", "busybox",
-                          "sleep", "99", check=False)
+    taken = ["--label", "test", "-e", "WEAVE_CIDR=10.40.9.9/12"]
+    one = clean.docker("run", "-d", *taken, "busybox", "sleep", "99").stdout
+    second = clean.docker("run", "-d", *taken, "--name", "second", "busybox", "sleep", "99", check=False)
     assert "already owned by" in second.stderr
     clean.host.docker("rm", "-f", one.strip())
     assert eventually(lambda: clean.docker("start", "second"), within=10)

@@ -12,7 +12,8 @@ key                   type                            written by
 ``weavemw.headers``   ``list[tuple[str, str]]``       hijack: the request's headers as sent
 ``weavemw.handover``  :class:`~weavemw.hijack.        hijack: the offer to take the client's
                       Handover`                       connection away from the WSGI server
-``weavemw.request_id`` ``str``                         ErrorResponder, for logs
+``weavemw.client_gone``  ``Callable[[], bool]``        hijack: whether the client has left
+``weavemw.request_id``   ``str``                       ErrorResponder, for logs
 ====================  ==============================  ======================================
 
 A missing key means that nobody upstream had anything to say: each middleware
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from weavemw.container import Container
     from weavemw.network.addresses import Wanted
 
-__all__ = ["BODY", "DECISION", "ENDPOINT", "HANDOVER", "HEADERS", "LEASE", "NAMES", "REQUEST_ID", "Attach",
+__all__ = ["BODY", "CLIENT_GONE", "DECISION", "ENDPOINT", "HANDOVER", "HEADERS", "LEASE", "NAMES", "REQUEST_ID", "Attach",
            "Decision", "Lease", "LeaveAlone"]
 
 ENDPOINT = "weavemw.endpoint"
@@ -39,6 +40,7 @@ DECISION = "weavemw.decision"
 NAMES = "weavemw.names"
 LEASE = "weavemw.lease"
 HEADERS = "weavemw.headers"
+CLIENT_GONE = "weavemw.client_gone"
 REQUEST_ID = "weavemw.request_id"
 HANDOVER = "weavemw.handover"
 

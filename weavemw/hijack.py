@@ -113,6 +113,7 @@ class Handover:
         respond = _keeping_server_and_date(server, start_response)
         offer = Offer(environ, respond, self.relay, lambda: _read_ahead(server, environ))
         environ[context.HANDOVER] = offer
+        environ[context.CLIENT_GONE] = offer.client_gone
         environ[context.HEADERS] = list(server.req.headers) if _is_gunicorn(server) else []
         response = self.app(environ, respond)
         if isinstance(response, Tunnel) and response.offer is offer:

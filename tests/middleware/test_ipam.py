@@ -7,10 +7,10 @@ import pytest
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from weavemw.attachment import Attachment
-from weavemw.context import DECISION, LEASE, Attach, Lease, LeaveAlone
+from weavemw.context import CLIENT_GONE, DECISION, LEASE, Attach, Lease, LeaveAlone
 from weavemw.errors import ClientGone, DockerUnreachable, RouterBusy, RouterError, RouterUnreachable
 from weavemw.locks import Busy
-from weavemw.middleware.ipam import CLIENT_GONE, IpamClient
+from weavemw.middleware.ipam import IpamClient
 from weavemw.network.addresses import parse
 from weavemw.testing import FakeDocker, FakeRouter, RecordingNetwork
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from weavemw.allocation import has_run, still_there
 from weavemw.attachment import Attachment
 from weavemw.container import Container
-from weavemw.context import LEASE, Attach, Lease
+from weavemw.context import CLIENT_GONE, LEASE, Attach, Lease
 from weavemw.errors import DockerError, DockerUnreachable
 from weavemw.middleware.captured import Captured, capture
 from weavemw.middleware.starting import container_of, to_attach
@@ -18,12 +18,9 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["CLIENT_GONE", "IpamClient"]
+__all__ = ["IpamClient"]
 
 _log = logging.getLogger(__name__)
-
-#: An optional ``() -> bool`` in ``environ``: whether the client has closed its connection.
-CLIENT_GONE = "weavemw.client_gone"
 
 
 class IpamClient:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from weavemw.container import Container
     from weavemw.network.addresses import Wanted
 
-__all__ = ["BODY", "CLIENT_GONE", "DECISION", "ENDPOINT", "HANDOVER", "HEADERS", "LEASE", "NAMES", "REQUEST_ID", "Attach",
-           "Decision", "Lease", "LeaveAlone"]
+__all__ = ["BODY", "CLIENT_GONE", "DECISION", "ENDPOINT", "HANDOVER", "HEADERS", "LEASE", "NAMES", "REQUEST_ID",
+           "Attach", "Decision", "Lease", "LeaveAlone"]
 
 ENDPOINT = "weavemw.endpoint"
 BODY = "weavemw.body"

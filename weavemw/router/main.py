@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 _LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 _FIREWALL_AGAIN = 30.0  # seconds between two looks at the host's firewall
 _LOOK_AGAIN = 2.0  # seconds between two looks at the host's bridges
+_DOCKER_LIMIT = 5.0  # seconds that Docker has to answer
 _STOP_LIMIT = 2.0  # seconds that requests under way have when it stops
 
 
@@ -69,7 +70,7 @@ async def running(settings: RouterSettings, docker: Docker | None = None) -> Asy
         _prepare_host(settings)
         database = Database(settings.state_dir / "router.db")
         stack.callback(database.close)
-        service = _service(settings, database, docker or DockerClient(settings.docker_socket))
+        service = _service(settings, database, docker or DockerClient(settings.docker_socket, timeout=_DOCKER_LIMIT))
         stack.push_async_callback(service.close)
         address = await _serve_http(settings, service, stack)
         if settings.bridge:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import weavemw
 from weavemw.docker import Docker
-from weavemw.errors import DockerError
+from weavemw.errors import DockerError, DockerUnreachable
 from weavemw.router.allocator import Allocator
 from weavemw.router.client import Interface
 from weavemw.router.commit import GroupCommit
@@ -35,7 +35,10 @@ class DnsFacts:
 
 @dataclass
 class RouterService:
-    """What the HTTP API does. ``dns`` gives the facts of the DNS server, or ``None`` with DNS off."""
+    """What the HTTP API does. ``dns`` gives the facts of the DNS server, or ``None`` with DNS off.
+
+    Docker is asked ``docker_questions`` things at a time, and has ``docker_limit`` seconds to answer.
+    """
 
     allocator: Allocator
     names: Names
@@ -45,6 +48,7 @@ class RouterService:
     nickname: str = ""
     dns: Callable[[], DnsFacts | None] = lambda: None
     docker_questions: int = 8
+    docker_limit: float = 5.0
     targets: dict[str, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,7 +85,11 @@ class RouterService:
 
     async def is_running(self, container: str) -> bool:
         """Whether Docker says that this container runs. Raises :class:`~weavemw.errors.DockerUnreachable`."""
-        return await asyncio.get_running_loop().run_in_executor(self._askers, self._is_running, container)
+        try:
+            async with asyncio.timeout(self.docker_limit):
+                return await asyncio.get_running_loop().run_in_executor(self._askers, self._is_running, container)
+        except TimeoutError as error:
+            raise DockerUnreachable("Docker did not say in time whether the container runs") from error
 
     async def report(self) -> dict[str, Any]:
         """All there is to say about this router, as data for JSON."""

@@ -109,7 +109,9 @@ def test_it_serves_on_every_listener_until_it_is_told_to_stop(start: Start, tmp_
 @pytest.mark.root
 def test_it_starts_again_at_once_after_it_was_killed(start: Start, tmp_path: Path) -> None:
     """A killed master takes its workers along: its socket, its port and its run file are free."""
-    start().kill()
+    killed = start()
+    killed.kill()
+    killed.wait()
     again = start()
     assert again.poll() is None
     assert _get(tmp_path / "weave.sock", "/") is not None

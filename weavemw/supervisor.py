@@ -40,12 +40,22 @@ class Program:
     capabilities: tuple[str, ...]
 
 
-#: All may: SYS_CHROOT, to enter the host's root directory. Each capability has a test that fails without it.
-PROXY = Program("weaveproxy", "weave proxy", "weavemw.server",
-                ("SYS_CHROOT", "NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE", "DAC_OVERRIDE", "CHOWN", "FOWNER", "SETGID",
-                 "NET_BIND_SERVICE", "NET_RAW"))
-ROUTER = Program("weave", "weave router", "weavemw.router",
-                 ("SYS_CHROOT", "NET_ADMIN", "NET_RAW", "NET_BIND_SERVICE", "DAC_OVERRIDE"))
+PROXY = Program("weaveproxy", "weave proxy", "weavemw.server", (
+    "SYS_CHROOT",        # enters the host's root directory
+    "NET_ADMIN",         # makes interfaces
+    "SYS_ADMIN",         # enters containers' network namespaces,
+    "SYS_PTRACE",        # those of other users' processes too
+    "DAC_OVERRIDE",      # writes /etc/hosts of containers whose files are not root's (userns-remap)
+    "SETGID",            # makes its socket in the group of Docker's
+    "CHOWN", "FOWNER",   # and gives it away where Docker's is not root's
+    "NET_BIND_SERVICE",  # listens on a port below 1024 if told to
+))
+ROUTER = Program("weave", "weave router", "weavemw.router", (
+    "SYS_CHROOT",        # enters the host's root directory
+    "NET_ADMIN",         # makes the bridge, and lets its packets through the firewall:
+    "NET_RAW",           # iptables asks the kernel by a raw socket
+    "NET_BIND_SERVICE",  # serves DNS on port 53
+))
 
 
 class Supervisor:

@@ -75,9 +75,10 @@ def test_answers_while_resolvers_are_silent(start: Callable[..., Any], resolver:
     server = Dns(start(upstream=("{}:{}".format(*upstream.address),)))
     server.client.register("abc", ip_interface("10.32.0.1/12"), "web.weave.local")
     with socket.socket(type=socket.SOCK_DGRAM) as flood:
-        for _ in range(2000):
-            flood.sendto(dns.message.make_query("www.example.com.", "A").to_wire(), ("127.0.0.1", server.port))
-        assert str(server.ask("web.weave.local.").answer[0][0]) == "10.32.0.1"
+        for _ in range(20):
+            for _ in range(50):  # as many as a socket's buffer surely holds
+                flood.sendto(dns.message.make_query("www.example.com.", "A").to_wire(), ("127.0.0.1", server.port))
+            assert str(server.ask("web.weave.local.").answer[0][0]) == "10.32.0.1"
 
 
 def test_hostile_packets(server: Dns) -> None:

@@ -38,9 +38,8 @@ class Process:
     def end(self, number: int) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        assert self.process.stderr
-        self.process.stderr.close()
-        return self.process.wait()
+        self.process.communicate()
+        return self.process.returncode
 
 
 @pytest.fixture

@@ -38,8 +38,10 @@ class Process:
     def end(self, number: int) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        self.process.communicate()
-        return self.process.returncode
+        assert self.process.stderr
+        if not self.process.stderr.closed:
+            self.process.communicate()
+        return self.process.wait()
 
 
 @pytest.fixture

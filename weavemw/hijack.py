@@ -24,7 +24,7 @@ import os
 import select
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from weavemw import context
 
@@ -38,9 +38,8 @@ __all__ = ["Handover", "Offer", "Tunnel"]
 _SOCKETS = ("gunicorn.socket", "werkzeug.socket")
 
 
-@runtime_checkable
 class Tunnel(Protocol):
-    """A response that can be handed over as a :class:`~weavemw.relay.Stream`."""
+    """A response that can be handed over as a :class:`~weavemw.relay.Stream`: known by the offer that it holds."""
 
     offer: Offer
 
@@ -116,10 +115,10 @@ class Handover:
         environ[context.CLIENT_GONE] = offer.client_gone
         environ[context.HEADERS] = list(server.req.headers) if _is_gunicorn(server) else []
         response = self.app(environ, respond)
-        if isinstance(response, Tunnel) and response.offer is offer:
-            response.hand_over()
-            return nothing(respond)
-        return response
+        if getattr(response, "offer", None) is not offer:
+            return response
+        cast(Tunnel, response).hand_over()
+        return nothing(respond)
 
 
 def nothing(start_response: StartResponse, status: str = "200 OK") -> Iterable[bytes]:

@@ -52,7 +52,7 @@ class ResponseHead:
 
     def get(self, name: str) -> str:
         """All values of a header, joined by commas; empty if it is not there. ``name`` is in lower case."""
-        return ", ".join(value for key, value in self.headers if key.lower() == name)
+        return ", ".join([value for key, value in self.headers if len(key) == len(name) and key.lower() == name])
 
     def has_token(self, name: str, token: str) -> bool:
         """Whether a comma-separated header lists ``token``, in any case."""

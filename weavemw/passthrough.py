@@ -15,6 +15,7 @@ Works under any WSGI server, alone or inside other people's middlewares.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -108,7 +109,7 @@ class Exchange:
         self._connection = connection
         self._pool = pool
         self._body: Iterator[bytes] | None = None
-        self._request: Iterator[bytes] | None = body_pieces(environ)
+        self._request: Iterator[bytes] | None = body_pieces(environ) if has_body(environ) else None
         self._unsent = b""
         self._ended = False
 
@@ -238,23 +239,32 @@ def head_of(environ: WSGIEnvironment, *, close: bool) -> bytes:
 
 def forwarded_headers(environ: WSGIEnvironment) -> Headers:
     """The end-to-end headers; those that the server kept one by one stay so, unless a middleware changed them."""
-    one_by_one: dict[str, list[str]] = {}
-    for name, value in environ.get(context.HEADERS, ()):
-        one_by_one.setdefault(name.lower(), []).append(value)
-    found: Headers = []
-    for key, joined in _header_keys(environ):
-        values = one_by_one.get(key.lower(), [])
-        found += [(key, value) for value in (values if ",".join(values) == joined else [joined])]
+    found: Headers = [("Content-Type", environ["CONTENT_TYPE"])] if environ.get("CONTENT_TYPE") else []
+    one_by_one = _grouped(environ.get(context.HEADERS, ()))
+    for key, joined in environ.items():
+        if name := _header_name(key):
+            values = one_by_one.get(name, ())
+            found += [(name, value) for value in values] if ",".join(values) == joined else [(name, joined)]
     return found
 
 
-def _header_keys(environ: WSGIEnvironment) -> Iterator[tuple[str, str]]:
-    if environ.get("CONTENT_TYPE"):
-        yield "Content-Type", environ["CONTENT_TYPE"]
-    for key, value in environ.items():
-        name = key[5:].replace("_", "-").title()
-        if key.startswith("HTTP_") and name.lower() not in _OURS:
-            yield name, value
+def _grouped(headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    for name, value in headers:
+        values.setdefault(_title(name), []).append(value)
+    return values
+
+
+@functools.lru_cache(1024)
+def _header_name(key: str) -> str:
+    """The header that a key of ``environ`` stands for; empty for what is not forwarded."""
+    name = _title(key[5:].replace("_", "-")) if key.startswith("HTTP_") else ""
+    return "" if name.lower() in _OURS else name
+
+
+@functools.lru_cache(1024)
+def _title(name: str) -> str:
+    return name.title()
 
 
 def framing(environ: WSGIEnvironment) -> Headers:
@@ -267,8 +277,6 @@ def framing(environ: WSGIEnvironment) -> Headers:
 
 def body_pieces(environ: WSGIEnvironment) -> Iterator[bytes]:
     """The request's body in the framing that :func:`framing` announces, block by block."""
-    if not has_body(environ):
-        return
     chunked = "HTTP_TRANSFER_ENCODING" in environ
     left = None if chunked else int(environ["CONTENT_LENGTH"])
     read: Any = environ["wsgi.input"].read

@@ -11,6 +11,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--engine-root", metavar="DIR", default=os.environ.get("WEAVEMW_TEST_ENGINE_ROOT"),
         help="run test hosts with the Docker Engine of this root file system (see tests/engine/make-engine-root)")
+    parser.addoption(
+        "--state-machine-minutes", metavar="N", type=float, default=0,
+        help="how long tests/engine/test_state_machine.py goes on, each way; without: a short while")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -44,6 +44,18 @@ def test_all_that_is_wanted_in_order(value, expected):
     assert router.owners == {NEW.id: lease.addresses}
 
 
+@pytest.mark.parametrize(("value", "expected"), [
+    ("", ("10.32.0.1/24", "fd00::1/64")),
+    ("net:default 10.2.1.1/24", ("10.32.0.1/24", "fd00::1/64", "10.2.1.1/24")),
+    ("net:10.40.0.0/24", ("10.40.0.1/24",)),
+    ("net:fd00::/64", ("fd00::1/64",)),
+])
+def test_default_is_both_families_where_the_router_has_both(value, expected):
+    """By default a container gets an address of each family; a subnet or address is of the family it is of."""
+    lease = allocate(FakeRouter(subnet6="fd00::/64"), NEW, parse(value), timeout=1)
+    assert lease.addresses == addresses(*expected)
+
+
 def test_container_that_has_run_keeps_everything():
     """One that has run has what it was given besides, and nothing of it is fresh."""
     router = FakeRouter()

@@ -43,7 +43,7 @@ def allocate(router: Router, container: Container, wanted: Iterable[Wanted], *, 
     """
     ask = partial(_patiently, container=container, deadline=time.monotonic() + timeout, client_gone=client_gone)
     try:
-        addresses = [ask(partial(_one, router, container.id, one)) for one in wanted]
+        addresses = [address for one in wanted for address in ask(partial(_each, router, container.id, one))]
         if has_run(container):
             addresses += ask(partial(router.addresses, container.id))
     except BaseException:
@@ -68,11 +68,16 @@ def has_run(container: Container) -> bool:
     return bool(container.started_at) and not container.started_at.startswith("0001-")
 
 
-def _one(router: Router, container_id: str, wanted: Wanted) -> Interface:
+def _each(router: Router, container_id: str, wanted: Wanted) -> tuple[Interface, ...]:
+    """The addresses for one thing that is wanted: by default, one of each family that the router has a range of."""
     if isinstance(wanted, Claim):
         router.claim(container_id, wanted.interface)
-        return wanted.interface
-    return router.allocate(container_id, str(wanted.network) if isinstance(wanted, Subnet) else "")
+        return (wanted.interface,)
+    if isinstance(wanted, Subnet):
+        return (router.allocate(container_id, str(wanted.network)),)
+    subnet6 = router.default_subnet6()
+    first = router.allocate(container_id)
+    return (first, router.allocate(container_id, subnet6)) if subnet6 else (first,)
 
 
 def _patiently(question: Callable[[], T], *, container: Container, deadline: float,

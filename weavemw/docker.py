@@ -24,7 +24,7 @@ from weavemw.errors import DockerError, DockerUnreachable
 
 __all__ = ["Docker", "DockerClient"]
 
-_IDLE = 16  # connections that are kept for later calls
+_IDLE = 256  # connections that are kept for later calls: there are not so many threads
 
 
 class Docker(Protocol):

@@ -187,10 +187,10 @@ class FakeRouter(_Fake):
     While ``ready`` is cleared, an allocation is not answered in time: a router whose peers have not agreed.
     """
 
-    def __init__(self, default_subnet: str = "10.32.0.0/24", *, domain: str = "weave.local.",
+    def __init__(self, default_subnet: str = "10.32.0.0/24", *, subnet6: str = "", domain: str = "weave.local.",
                  dns_address: str | None = "172.17.0.1") -> None:
         super().__init__()
-        self.default_subnet = default_subnet
+        self.default_subnet, self.subnet6 = default_subnet, subnet6
         self.owners: dict[str, tuple[Interface, ...]] = {}
         self.records: set[tuple[str, Interface, str]] = set()
         self.ready = threading.Event()
@@ -213,6 +213,10 @@ class FakeRouter(_Fake):
                 if owner != container_id and address.ip in [one.ip for one in held]:
                     raise RouterError(f"Unable to claim: address {address} is already owned by {owner}")
             self._hold(container_id, address)
+
+    def default_subnet6(self) -> str:
+        self._called("default_subnet6")
+        return self.subnet6
 
     def addresses(self, container_id: str) -> tuple[Interface, ...]:
         self._called("addresses", container_id)

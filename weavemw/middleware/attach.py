@@ -10,7 +10,7 @@ from weavemw.container import Container
 from weavemw.context import LEASE, NAMES, Lease
 from weavemw.errors import DockerError, DockerUnreachable
 from weavemw.middleware.captured import Captured, capture
-from weavemw.middleware.starting import container_of, to_attach
+from weavemw.middleware.starting import ALREADY_STARTED, STARTED, container_of, to_attach
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Attacher"]
 
 _log = logging.getLogger(__name__)
-_ALREADY_STARTED = 304
 
 
 class Attacher:
@@ -42,7 +41,7 @@ class Attacher:
         container = container_of(environ, decision, self.attachment.docker)
         with self.attachment.lock(container.id):
             answer = capture(self.app, environ)
-            if answer.code < 400:
+            if answer.code in STARTED:
                 self._attach(container, lease, environ.get(NAMES, ()), answer)
         return answer.send(start_response)
 
@@ -52,7 +51,7 @@ class Attacher:
         except NotRunning:
             _log.info("container %s ended before it was attached", container.short_id)
         except BaseException:
-            if answer.code != _ALREADY_STARTED:  # else its command may have run for long
+            if answer.code != ALREADY_STARTED:  # else its command may have run for long
                 self._refuse(container)
             raise
 

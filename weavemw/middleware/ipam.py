@@ -11,7 +11,7 @@ from weavemw.container import Container
 from weavemw.context import CLIENT_GONE, LEASE, Attach, Lease
 from weavemw.errors import DockerError, DockerUnreachable
 from weavemw.middleware.captured import Captured, capture
-from weavemw.middleware.starting import container_of, to_attach
+from weavemw.middleware.starting import STARTED, container_of, to_attach
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,7 +57,7 @@ class IpamClient:
         except BaseException:
             self.attachment.give_back(container.id, lease.fresh)
             raise
-        if answer.code >= 400:
+        if answer.code not in STARTED:
             self.attachment.give_back(container.id, lease.fresh)
         return answer
 

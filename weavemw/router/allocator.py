@@ -78,11 +78,11 @@ class Allocator:
         return lease.interface
 
     def claim(self, owner: str, interface: Interface) -> None:
-        """Give exactly this address to this owner; outside of the ranges it is only recorded."""
+        """Give exactly this address to this owner; outside of the ranges too it has one owner at most."""
         _check_usable(interface)
         key = key_of(interface.ip)
         outside = not self._contains(key)
-        others = [] if outside else [lease for lease in self._store.leases_at(key) if lease.owner != owner]
+        others = [lease for lease in self._store.leases_at(key) if lease.owner != owner]
         if others:
             raise BadRequest(f"Unable to claim: address {interface} is already owned by {others[0].owner}")
         if not outside and not self._store.leases_at(key):
@@ -109,10 +109,10 @@ class Allocator:
         low, high = _bounds(subnet or self.default_subnet)
         return tuple(lease.interface for lease in self._store.leases_of(owner) if low <= lease.key <= high)
 
-    def owned(self) -> dict[str, tuple[Interface, ...]]:
-        """Every owner and its addresses."""
+    def owned(self, owner: str | None = None) -> dict[str, tuple[Interface, ...]]:
+        """Every owner and its addresses, or only this one, if it has any."""
         owners: dict[str, list[Interface]] = {}
-        for lease in self._store.leases():
+        for lease in self._store.leases() if owner is None else self._store.leases_of(owner):
             owners.setdefault(lease.owner, []).append(lease.interface)
         return {owner: tuple(interfaces) for owner, interfaces in owners.items()}
 

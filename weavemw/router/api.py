@@ -113,8 +113,9 @@ class _Addresses:
         return web.Response(text=" ".join(map(str, interfaces)))
 
     async def owned(self, request: web.Request) -> web.Response:
+        # "containerid" is ours: a Weave Net router ignores it, and answers with all.
         rows = [{"containerid": owner, "addrs": [str(interface) for interface in interfaces]}
-                for owner, interfaces in (await self._service.owned()).items()]
+                for owner, interfaces in (await self._service.owned(request.query.get("containerid"))).items()]
         return web.json_response({"owned": rows})
 
     async def free(self, request: web.Request) -> web.Response:

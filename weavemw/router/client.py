@@ -8,18 +8,25 @@ raises :class:`~weavemw.errors.RouterUnreachable`, a refusal raises
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import Protocol
 from urllib.parse import quote
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ProtocolError
 
 from weavemw.errors import RouterBusy, RouterError, RouterUnreachable
 
 __all__ = ["Interface", "Router", "RouterClient"]
 
 Interface = IPv4Interface | IPv6Interface
+
+_IDLE = 256  # connections that are kept for later calls: there are not so many threads
+_REMEMBER = 10.0  # seconds, for what changes only by a router's restart
 
 
 class Router(Protocol):
@@ -33,6 +40,9 @@ class Router(Protocol):
 
     def claim(self, container_id: str, address: Interface) -> None:
         """Reserve exactly this address."""
+
+    def default_subnet6(self) -> str:
+        """Where containers get an IPv6 address besides ("fd00:10::/64"); empty if there is no range of IPv6."""
 
     def addresses(self, container_id: str) -> tuple[Interface, ...]:
         """All addresses that the container holds."""
@@ -73,6 +83,8 @@ class RouterClient:
         self.patience = patience
         self._session = session()
         self._session.trust_env = False
+        self._session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=_IDLE))
+        self._subnet6, self._asked6 = "", -_REMEMBER
 
     def allocate(self, container_id: str, subnet: str = "") -> Interface:
         path = _path("ip", container_id, *subnet.split("/", 1) if subnet else ())
@@ -82,11 +94,17 @@ class RouterClient:
         self._call("PUT", _path("ip", container_id, *str(address).split("/")), timeout=self.patience)
 
     def addresses(self, container_id: str) -> tuple[Interface, ...]:
-        return self.owned().get(container_id, ())
+        return self._owned(f"?containerid={quote(container_id)}").get(container_id, ())
 
     def owned(self) -> Mapping[str, tuple[Interface, ...]]:
-        reply = self._call("GET", "/ip").json()
-        return {row["containerid"]: tuple(map(ip_interface, row["addrs"])) for row in reply.get("owned") or ()}
+        return self._owned()
+
+    def default_subnet6(self) -> str:
+        if time.monotonic() >= self._asked6 + _REMEMBER:
+            reply = self._call("GET", "/ipinfo/defaultsubnet6", also=(404, 405))
+            self._subnet6 = reply.text.strip() if reply.status_code == 200 else ""
+            self._asked6 = time.monotonic()
+        return self._subnet6
 
     def release(self, container_id: str, address: Interface | None = None) -> None:
         path = _path("ip", container_id, str(address.ip)) if address else _path("ip", container_id)
@@ -108,14 +126,19 @@ class RouterClient:
         reply = self._call("GET", "/dns-address", also=(404,))
         return reply.text.strip() if reply.status_code == 200 else None
 
+    def _owned(self, query: str = "") -> dict[str, tuple[Interface, ...]]:
+        reply = self._call("GET", "/ip" + query).json()
+        return {row["containerid"]: tuple(map(ip_interface, row["addrs"])) for row in reply.get("owned") or ()}
+
     def _text(self, method: str, path: str) -> str:
         return self._call(method, path).text.strip()
 
     def _call(self, method: str, path: str, *, also: tuple[int, ...] = (), data: Mapping[str, str] | None = None,
               headers: Mapping[str, str] | None = None, timeout: float | None = None) -> requests.Response:
+        ask = partial(self._session.request, method, f"http://{self.address}{path}", data=data, headers=headers,
+                      timeout=timeout or self.timeout, allow_redirects=False)
         try:
-            reply = self._session.request(method, f"http://{self.address}{path}", data=data, headers=headers,
-                                          timeout=timeout or self.timeout, allow_redirects=False)
+            reply = _asked(ask)
         except requests.ReadTimeout as error:
             raise RouterBusy(f"the weave router at {self.address} did not answer in time") from error
         except requests.RequestException as error:
@@ -123,6 +146,17 @@ class RouterClient:
         if reply.status_code >= 300 and reply.status_code not in also:
             raise RouterError(reply.text.strip() or f"the weave router answered {reply.status_code}")
         return reply
+
+
+def _asked(ask: Callable[[], requests.Response]) -> requests.Response:
+    """Ask, and once more if the connection was one that the router had just closed: asking twice changes nothing."""
+    try:
+        return ask()
+    except requests.ConnectionError as error:
+        cause = error.args[0] if error.args else None
+        if not isinstance(cause, ProtocolError):
+            raise
+    return ask()
 
 
 def _path(*parts: str) -> str:

@@ -71,9 +71,9 @@ class RouterService:
         """See :meth:`Allocator.held`."""
         return await self.writer.run(lambda: self.allocator.held(owner, subnet))
 
-    async def owned(self) -> dict[str, tuple[Interface, ...]]:
+    async def owned(self, owner: str | None = None) -> dict[str, tuple[Interface, ...]]:
         """See :meth:`Allocator.owned`."""
-        return await self.writer.run(self.allocator.owned)
+        return await self.writer.run(lambda: self.allocator.owned(owner))
 
     async def add_name(self, owner: str, address: Address, fqdn: str) -> bool:
         """See :meth:`Names.add`."""

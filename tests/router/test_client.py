@@ -1,0 +1,76 @@
+"""The proxy's client of the router's API, against our router and against one that knows less."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv6Network, ip_interface
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from weavemw.router.client import RouterClient
+
+THREADS = 64
+
+
+@pytest.mark.parametrize(("range6", "expected"), [(None, ""), (IPv6Network("fd00:10::/64"), "fd00:10::/64")])
+def test_whether_there_is_ipv6(start: Callable[..., Any], range6: IPv6Network | None, expected: str) -> None:
+    """The router's range of IPv6, or nothing if it has none; asked for once for many allocations."""
+    client = RouterClient(start(range6=range6).address)
+    assert [client.default_subnet6() for _ in range(3)] == [expected] * 3
+
+
+def test_addresses_of_one_among_many(start: Callable[..., Any]) -> None:
+    """Only the owner's own addresses are asked for, of whatever subnet."""
+    client = RouterClient(start().address)
+    client.allocate("other")
+    client.claim("a", ip_interface("192.168.9.9/24"))
+    assert client.addresses("a") == (ip_interface("192.168.9.9/24"),)
+    assert client.addresses("nobody") == ()
+    assert set(client.owned()) == {"a", "other"}
+
+
+def test_many_threads_at_once(start: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    """64 threads ask at once: no error, nothing in the log, and no more connections later than at first."""
+    client = RouterClient(start().address, patience=10)
+    with caplog.at_level(logging.WARNING), ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(client.allocate, map(str, range(THREADS * 4))))
+        before = len(os.listdir("/proc/self/fd"))
+        assert len(set(pool.map(client.addresses, map(str, range(THREADS * 8))))) == THREADS * 4 + 1
+        assert len(os.listdir("/proc/self/fd")) <= before + THREADS * 2  # both ends are this process's
+    assert caplog.records == []
+
+
+class _LessAble(BaseHTTPRequestHandler):
+    """A router without IPv6 and without filters, that closes each connection without saying so."""
+
+    protocol_version = "HTTP/1.1"
+    answers: dict[str, tuple[int, bytes]] = {  # noqa: RUF012
+        "/ip": (200, b'{"owned":[{"containerid":"a","addrs":["10.32.0.1/12"]},{"containerid":"b","addrs":[]}]}')}
+
+    def do_GET(self) -> None:
+        status, body = self.answers.get(self.path.partition("?")[0], (404, b"404 page not found\n"))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Tests are silent."""
+
+
+def test_router_that_knows_less() -> None:
+    """A router that ignores the filter, knows no IPv6 and closes connections serves as well."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _LessAble) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        client = RouterClient(f"127.0.0.1:{server.server_address[1]}")
+        for _ in range(20):
+            assert client.addresses("a") == (ip_interface("10.32.0.1/12"),)
+            assert client.default_subnet6() == ""
+        server.shutdown()

@@ -229,27 +229,77 @@ def test_container_that_somebody_starts_is_left_to_them(world):
     assert world.router.called("register")[-1][-1] != f"{container.name}.weave.local"
 
 
-@pytest.mark.parametrize(("env", "reason"), [
-    ((), "it was not created through the proxy"),
-    (("WEAVE_CIDR=none",), "WEAVE_CIDR is none"),
-    (("WEAVE_CIDR=x",), 'invalid WEAVE_CIDR "x": expected'),
+@pytest.mark.parametrize(("fields", "reason", "logged"), [
+    ({}, "it was not created through the proxy", 1),
+    ({"env": ("WEAVE_CIDR=none",)}, "WEAVE_CIDR is none", 0),
+    ({"env": ("WEAVE_CIDR=x",)}, 'invalid WEAVE_CIDR "x": expected', 0),
+    ({"network_mode": "host"}, "it has the host's network", 0),
+    ({"network_mode": "container:db"}, "it has the network of another container (db)", 0),
+    ({"network_mode": "swarm"}, 'its network "swarm" has the driver "overlay"', 0),
 ])
-def test_others_containers_are_left_alone_and_shown(world, caplog, env, reason):
-    """A container that is not ours is not touched; why is said once, and shown while it exists."""
+def test_others_containers_are_left_alone_and_shown(world, caplog, fields, reason, logged):
+    """A container that is not ours is not touched; why is shown while it exists, and said if create didn't say it."""
     caplog.set_level("INFO")
+    world.docker.networks["swarm"] = "overlay"
     watcher = world.watching()
-    container = world.docker.run(entrypoint=("sh",), env=env, name="theirs")
+    container = world.docker.run(entrypoint=("sh",), name="theirs", **fields)
     await_true(lambda: container.id in watcher.state.left_alone)
     assert watcher.state.left_alone[container.id]["name"] == "theirs"
     assert reason in watcher.state.left_alone[container.id]["reason"]
     world.docker.die(container.id)
     world.docker.start(container.id)
     await_true(lambda: not len(watcher._schedule))
-    assert caplog.text.count("leaving container") == 1
+    assert caplog.text.count("leaving container") == logged
     assert "prepare" not in world.network.steps
     world.docker.die(container.id)
     world.docker.destroy(container.id)
     await_true(lambda: container.id not in watcher.state.left_alone)
+
+
+def test_why_without_default_ipalloc(world):
+    """With --no-default-ipalloc that is the reason of one that says nothing."""
+    watcher = world.watching(default_ipalloc=False)
+    container = world.docker.run(entrypoint=("sh",))
+    await_true(lambda: container.id in watcher.state.left_alone)
+    assert "--no-default-ipalloc" in watcher.state.left_alone[container.id]["reason"]
+
+
+def test_what_was_attached_by_hand_is_attached_again(world):
+    """A container that is not ours, but was given addresses by hand, has them again after each restart."""
+    watcher = world.watching()
+    container = world.docker.run(entrypoint=("sh",), name="theirs")
+    await_true(lambda: container.id in watcher.state.left_alone)
+    world.router.claim(container.id, A)
+    world.attachment.attach(container.id, (A,), ("other.weave.local",))
+    world.docker.die(container.id)
+    await_true(lambda: not world.network.outside)
+    world.docker.start(container.id)
+    await_true(lambda: world.attached(container.id))
+    assert world.names() == {"theirs.weave.local"}
+    assert watcher.state.left_alone == {}
+
+
+def test_by_hand_and_the_router_was_away(world):
+    """If the router can't say whether it was attached by hand, the sweep sees to it when the router is back."""
+    watcher = world.watching(sweep_every=0.3)
+    world.router.failures["addresses"] = RouterUnreachable("gone")
+    container = world.docker.run(entrypoint=("sh",))
+    world.router.claim(container.id, A)
+    await_true(lambda: container.id in watcher.state.left_alone)
+    assert watcher.state.pending == {}
+    world.router.failures.clear()
+    await_true(lambda: world.attached(container.id))
+
+
+@pytest.mark.parametrize("mode", ["host", "container:db"])
+def test_a_shared_network_is_nobodys_to_attach(world, mode):
+    """A container in somebody else's network is left alone, whatever it holds."""
+    watcher = world.watching()
+    container = world.docker.create(entrypoint=("sh",), network_mode=mode)
+    world.router.claim(container.id, A)
+    world.docker.start(container.id)
+    await_true(lambda: container.id in watcher.state.left_alone)
+    assert "prepare" not in world.network.steps
 
 
 def test_without_a_router_others_containers_are_no_problem(world):

@@ -39,7 +39,8 @@ def attachment(settings: Settings) -> Attachment:
 def watcher(settings: Settings) -> Watcher:
     """What attaches containers that Docker starts by itself."""
     return Watcher(docker=docker(settings), attachment=attachment(settings),
-                   names_for=names_for(settings, router(settings)), run_dir=settings.run_dir)
+                   names_for=names_for(settings, router(settings)), run_dir=settings.run_dir,
+                   default_ipalloc=settings.default_ipalloc)
 
 
 def names_for(settings: Settings, router: Router) -> Callable[[Container], tuple[str, ...]]:

@@ -20,17 +20,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from weavemw.attachment import Attachment, NotRunning
 from weavemw.container import Container
-from weavemw.context import Lease, LeaveAlone
+from weavemw.context import Lease
 from weavemw.docker import Docker
 from weavemw.errors import DockerError, RouterUnreachable, WeaveError
 from weavemw.locks import Busy
-from weavemw.middleware.cidr import promised_to
-from weavemw.network.addresses import wanted_by
+from weavemw.middleware.cidr import CREATED_ELSEWHERE, promised_to, shared_network, why_alone
+from weavemw.network.addresses import Interface
 from weavemw.schedule import Schedule
 
 __all__ = ["STATE_FILE", "Pending", "State", "Watcher", "read_state"]
@@ -88,14 +89,16 @@ def read_state(run_dir: Path) -> State | None:
 class Watcher:
     """Watches one daemon; of all watchers with the same ``run_dir`` only one does, the others wait for its end.
 
-    ``names_for`` gives the names that a container is to resolve by. Times are in seconds.
+    ``names_for`` gives the names that a container is to resolve by. ``default_ipalloc`` only counts for
+    why a container was left alone. Times are in seconds.
     """
 
     def __init__(self, *, docker: Docker, attachment: Attachment, names_for: Callable[[Container], tuple[str, ...]],
-                 run_dir: Path, workers: int = 8, sweep_every: float = 60.0) -> None:
+                 run_dir: Path, workers: int = 8, sweep_every: float = 60.0, default_ipalloc: bool = True) -> None:
         self.docker = docker
         self.attachment = attachment
         self.names_for = names_for
+        self.why_alone = partial(why_alone, docker=docker, default_ipalloc=default_ipalloc)
         self.run_dir = Path(run_dir)
         self.workers = workers
         self.sweep_every = sweep_every
@@ -230,6 +233,8 @@ class Watcher:
 
     def _sweep(self) -> None:
         swept = self.attachment.sweep()
+        for container_id in set(self.attachment.router.owned()).intersection(self.docker.container_ids()):
+            self._schedule.put(container_id)
         with self._changing() as state:
             for what, count in asdict(swept).items():
                 state.counters[f"swept_{what}"] += count
@@ -243,6 +248,8 @@ class Watcher:
                 self._detach(container)
             elif container.is_ours:
                 self._attach(container)
+            elif held := self._given_by_hand(container):
+                self._attach_again(container, held)
             else:
                 self._leave_alone(container)
 
@@ -301,11 +308,34 @@ class Watcher:
         _log.info("attached container %s (%s): %s", container.short_id, container.name, addresses)
         self._count("attached")
 
+    def _given_by_hand(self, container: Container) -> tuple[Interface, ...]:
+        """The addresses of one that is not ours and was attached by hand; the sweep asks again if the router is away.
+
+        What shares its network with others can't have been.
+        """
+        if shared_network(container.network_mode):
+            return ()
+        try:
+            return self.attachment.router.addresses(container.id)
+        except RouterUnreachable:
+            return ()
+
+    def _attach_again(self, container: Container, held: tuple[Interface, ...]) -> None:
+        """After a restart; by hand one may have other names than its own, so while it is attached they stay."""
+        with self._changing() as state:
+            state.left_alone.pop(container.id, None)
+        with contextlib.suppress(NotRunning):
+            if not self.attachment.is_attached(container):
+                self.attachment.attach(container.id, held, self.names_for(container))
+                self._attached(container, Lease(held))
+
     def _leave_alone(self, container: Container) -> None:
         if container.id in self.state.left_alone:
             return
-        reason = _why_alone(container)
-        _log.info("leaving container %s (%s) alone because %s", container.short_id, container.name, reason)
+        reason = self.why_alone(container)
+        # Whoever creates a container through the proxy has been told the reason there.
+        level = logging.INFO if reason == CREATED_ELSEWHERE else logging.DEBUG
+        _log.log(level, "leaving container %s (%s) alone because %s", container.short_id, container.name, reason)
         with self._changing() as state:
             state.left_alone[container.id] = {"name": container.name, "reason": reason}
 
@@ -348,14 +378,6 @@ class Watcher:
             temporary.replace(self.run_dir / STATE_FILE)
         except OSError as error:
             _log.warning("can't write the watcher's state: %s", error)
-
-
-def _why_alone(container: Container) -> str:
-    try:
-        wanted = wanted_by(container.env)
-    except WeaveError as error:
-        return str(error)
-    return wanted.reason if isinstance(wanted, LeaveAlone) else "it was not created through the proxy"
 
 
 def _plain(name: str) -> str:

@@ -84,7 +84,7 @@ def test_what_is_left_alone(docker: FakeDocker, daemon: Any, ask: Any, caplog: p
         ask(CidrParser(daemon, docker=docker), "POST", CREATE, body)
     assert daemon.request.environ[context.DECISION] == LeaveAlone(reason)
     assert daemon.request.json == body
-    assert [record.message for record in caplog.records] == [f"leaving container alone because {reason}"]
+    assert [record.message for record in caplog.records] == [f"leaving container web alone because {reason}"]
 
 
 @pytest.mark.parametrize(("env", "attached"), [

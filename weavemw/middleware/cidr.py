@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weavemw import context, endpoints
 from weavemw.configs import host_config, merged_env, network_mode
 from weavemw.context import Attach, Decision, LeaveAlone
-from weavemw.errors import BadRequest, DockerError
+from weavemw.errors import BadRequest, DockerError, InvalidCidr
 from weavemw.network.addresses import Default, wanted_by
 from weavemw.payload import Object, body_of
 
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from weavemw.endpoints import Endpoint
     from weavemw.network.addresses import Wanted
 
-__all__ = ["CidrParser"]
+__all__ = ["CREATED_ELSEWHERE", "CidrParser", "shared_network", "why_alone"]
+
+#: Why a container is left alone that was not created through the proxy, and for no other reason.
+CREATED_ELSEWHERE = "it was not created through the proxy"
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +74,8 @@ class CidrParser:
             return None
         decision = self._judge(document)
         if isinstance(decision, LeaveAlone):
-            _log.info("leaving container alone because %s", decision.reason)
+            name = endpoints.query_of(environ).get("name", "")
+            _log.info("leaving container %salone because %s", f"{name} " if name else "", decision.reason)
         return decision
 
     def _judge(self, document: Object) -> Decision:
@@ -84,7 +88,7 @@ class CidrParser:
                            default_ipalloc=self.default_ipalloc)
         if isinstance(wanted, LeaveAlone):
             return wanted
-        reason = self._unsuitable_network(mode)
+        reason = unsuitable_network(self.docker, mode)
         return LeaveAlone(reason) if reason else Attach(wanted, image=image)
 
     def _image(self, name: str) -> dict[str, Any]:
@@ -109,22 +113,10 @@ class CidrParser:
     def _refuse_other_network(self, environ: WSGIEnvironment, container: Container) -> None:
         document = body_of(environ).document
         mode = network_mode(host_config(document) if document else None)
-        reason = shared_network(mode) or self._unsuitable_network(mode)
+        reason = shared_network(mode) or unsuitable_network(self.docker, mode)
         if reason:
             raise BadRequest(f"container {container.name} was created to be attached to the weave network, "
                              f"and can't be: {reason}")
-
-    def _unsuitable_network(self, mode: str) -> str:
-        """Why a container on this network is left alone; empty if it is not."""
-        if mode in _BUILT_IN:
-            return ""
-        try:
-            driver = self.docker.network_driver(mode)
-        except DockerError as error:
-            if error.status != 404:
-                raise
-            return f'there is no network "{mode}"'
-        return "" if driver in _ATTACHABLE_DRIVERS else f'its network "{mode}" has the driver "{driver}"'
 
 
 def shared_network(mode: str) -> str:
@@ -134,6 +126,33 @@ def shared_network(mode: str) -> str:
     if mode.startswith("container:"):
         return f"it has the network of another container ({mode.partition(':')[2]})"
     return ""
+
+
+def unsuitable_network(docker: Docker, mode: str) -> str:
+    """Why a container on this network is left alone; empty if it is not."""
+    if mode in _BUILT_IN:
+        return ""
+    try:
+        driver = docker.network_driver(mode)
+    except DockerError as error:
+        if error.status != 404:
+            raise
+        return f'there is no network "{mode}"'
+    return "" if driver in _ATTACHABLE_DRIVERS else f'its network "{mode}" has the driver "{driver}"'
+
+
+def why_alone(container: Container, docker: Docker, *, default_ipalloc: bool = True) -> str:
+    """Why a container that exists, and is not ours, was left alone: as far as it can be seen from what it is now."""
+    reason = shared_network(container.network_mode)
+    if reason:
+        return reason
+    try:
+        wanted = wanted_by(container.env, default_ipalloc=default_ipalloc)
+    except InvalidCidr as error:
+        return error.message
+    if isinstance(wanted, LeaveAlone):
+        return wanted.reason
+    return unsuitable_network(docker, container.network_mode) or CREATED_ELSEWHERE
 
 
 def promised_to(container: Container) -> tuple[Wanted, ...]:

@@ -39,7 +39,7 @@ class Settings:
     """Everything that can be set about the proxy.
 
     Raises :class:`~weavemw.errors.SettingsError` for a value that can't be
-    used. Times are in seconds.
+    used. Times are in seconds, ``mtu`` is in bytes (0: the bridge's own).
     """
 
     docker_host: str = "unix:///var/run/docker.sock"
@@ -49,7 +49,7 @@ class Settings:
     run_dir: Path = Path("/var/run/weavemw")
     docker_bridge: str = "docker0"
     bridge: str = "weave"
-    mtu: int = 1376
+    mtu: int = 0
     default_ipalloc: bool = True
     with_dns: bool | None = None
     rewrite_hosts: bool = True
@@ -69,6 +69,8 @@ class Settings:
             listeners.parse(listener)
         if min(self.workers, self.threads) < 1:
             raise SettingsError("workers and threads: at least one of each")
+        if self.mtu and not 576 <= self.mtu <= 65535:
+            raise SettingsError(f"MTU {self.mtu}: choose 576 to 65535 bytes, or 0 for the bridge's own")
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise SettingsError(f"log level {self.log_level!r}: choose debug, info, warning or error")
         try:

@@ -214,6 +214,13 @@ def test_mtu_is_the_bridges_if_none_is_given(host, container, ip):
     assert "mtu 1234" in ip("link", "show", "ethwe", pid=pid)
 
 
+def test_mtu_of_a_bridge_made_here(host, container, ip):
+    """Where the bridge has to be made too, its MTU is what the router gives its own."""
+    pid = container()
+    attach(NetlinkNetwork("weave"), pid, Plan(ID, (FOUR,)))
+    assert "mtu 1376" in ip("link", "show", "ethwe", pid=pid)
+
+
 def test_bridge_keeps_its_address_and_mtu(network, container, ip):
     """The bridge's MAC address and MTU don't follow those of its ports; making it again changes nothing."""
     with NetlinkSocket() as link_socket:

@@ -59,7 +59,8 @@ def router_arguments(settings: Settings, options: Mapping[str, Any], table: Mapp
     own = {option.opts[0]: option for option in _router_own()}
     shared = {"http-addr": settings.router_address, "state-dir": settings.state_dir,
               "docker-host": settings.docker_host, "docker-bridge": settings.docker_bridge,
-              "bridge": settings.bridge, "mtu": settings.mtu, "log-level": settings.log_level}
+              "bridge": settings.bridge, "log-level": settings.log_level,
+              **({"mtu": settings.mtu} if settings.mtu else {})}
     from_file = (_from_file(_router_option(own, key), value) for key, value in table.items())
     given = (_written(option, options.get(option.name or "")) for option in own.values())
     return (*(f"--{name}={value}" for name, value in shared.items()), *itertools.chain(*from_file, *given))
@@ -129,7 +130,8 @@ _NAMING: list[Any] = [
 _COMMON: list[Any] = [
     click.option("--docker-bridge", metavar="NAME", help=f"Docker's bridge. [default: {_D.docker_bridge}]"),
     click.option("--bridge", metavar="NAME", help=f"The weave bridge. [default: {_D.bridge}]"),
-    click.option("--mtu", type=int, metavar="BYTES", help=f"MTU of the weave network. [default: {_D.mtu}]"),
+    click.option("--mtu", type=int, metavar="BYTES",
+                 help="MTU of the weave network. [default: the bridge's own; 1376 if we make it]"),
     click.option("--router-address", metavar="HOST:PORT",
                  help=f"The router's HTTP API. [default: {_D.router_address}; WEAVE_HTTP_ADDR]"),
     click.option("--docker-host", metavar="unix:///PATH",

@@ -17,6 +17,7 @@ import queue
 import secrets
 import socket
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -38,6 +39,7 @@ _LINK_GROUP = 1
 _OWN_NAMESPACE = "/proc/thread-self/ns/net"
 _CLONE_NEWNET = 0x40000000
 _LIMIT = 10.0  # seconds that the kernel has for an answer
+_MTU = 1376  # of a bridge that is made here: what the router gives its own
 
 
 @functools.cache
@@ -122,10 +124,12 @@ class NetlinkSocket:
     def wait_for(self, index: int, flags: int) -> None:
         """Wait for the word that an interface has all these flags; :meth:`watch_links` came first."""
         wanted = messages.get_link(f"interface {index} with carrier")
-        while True:
+        deadline = time.monotonic() + _LIMIT
+        while time.monotonic() < deadline:
             for kind, _, _, body in self._receive(wanted):
                 if kind == messages.RTM_NEWLINK and _is_so(messages.read_link(body), index, flags):
                     return
+        raise NetworkError(f"interface {index} got no carrier within {_LIMIT:g} seconds")
 
     def _send(self, sent: dict[int, Message]) -> None:
         self._socket.send(b"".join(messages.numbered(message, number) for number, message in sent.items()))
@@ -175,7 +179,10 @@ class _Visitor:
         self._start()
         future: Future[T] = Future()
         self._visits.put((namespace, action, future))
-        return future.result(_LIMIT)
+        try:
+            return future.result(_LIMIT)
+        except TimeoutError as error:
+            raise NetworkError(f"no way into a network namespace within {_LIMIT:g} seconds") from error
 
     def _start(self) -> None:
         with self._lock:
@@ -208,7 +215,7 @@ def _visit_once(home: int, namespace: int, action: Callable[[], Any], future: Fu
 class NetlinkNetwork:
     """:class:`~weavemw.network.plan.Network` on a bridge of this host; it is made if it is missing.
 
-    ``mtu`` is in bytes; 0 means the bridge's own.
+    ``mtu`` is in bytes; 0 means the bridge's own (1376 where it has to be made).
     """
 
     def __init__(self, bridge: str = "weave", mtu: int = 0) -> None:
@@ -243,7 +250,7 @@ class NetlinkNetwork:
 
     def port(self, host: NetlinkSocket) -> Link:
         """The bridge that host ends are enslaved to."""
-        return host.link(self.bridge) or _made(host, self.bridge, self.mtu)
+        return host.link(self.bridge) or _made(host, self.bridge, self.mtu or _MTU)
 
     def inside(self, namespace: int, action: Callable[[], T]) -> T:
         """The result of an action done in another namespace."""

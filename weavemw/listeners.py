@@ -19,7 +19,7 @@ from pathlib import Path
 
 from weavemw.errors import SettingsError
 
-__all__ = ["Listener", "Tcp", "Unix", "bind", "parse", "ping", "same_endpoint"]
+__all__ = ["Listener", "Tcp", "Unix", "bind", "parse", "ping", "same_endpoint", "serves"]
 
 _TCP = re.compile(r"(?:tcp://)?(?:\[(?P<six>[^\]]*)\]|(?P<host>[^:/\[\]]*)):(?P<port>[0-9]+)/?")
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
@@ -87,6 +87,23 @@ def ping(listener: Listener, timeout: float = 5.0) -> bool:
         with _connect(listener, timeout) as sock:
             sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
             return sock.recv(12) == b"HTTP/1.1 200"
+    except OSError:
+        return False
+
+
+def serves(listener: Listener, *, guarded: bool = False, timeout: float = 5.0) -> bool:
+    """Like :func:`ping`; ``guarded`` TCP listeners, which may not let us in, are only knocked at.
+
+    One that serves closes a connection on which nothing comes.
+    """
+    if not guarded or isinstance(listener, Unix):
+        return ping(listener, timeout)
+    try:
+        with _connect(listener, timeout) as sock:
+            sock.shutdown(socket.SHUT_WR)
+            return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
     except OSError:
         return False
 

@@ -26,12 +26,13 @@ from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.http import errors as http_errors
-from gunicorn.workers.gthread import ThreadWorker
 
-from weavemw import __version__, listeners, runfile, wait
+from weavemw import __version__, admission, exposure, listeners, runfile, tls_files, wait
+from weavemw.admission import AdmittingWorker
 from weavemw.errors import SettingsError
-from weavemw.listeners import Listener, Tcp
+from weavemw.listeners import Listener
 from weavemw.settings import Settings
+from weavemw.tls import Front
 
 __all__ = ["Worker", "bind_all", "configure_logging", "options", "serve", "start"]
 
@@ -56,7 +57,7 @@ _OUR_FAULT = (http_errors.ConfigurationProblem, http_errors.InvalidResponseHeade
               http_errors.InvalidResponseHeaderName)
 
 
-class Worker(ThreadWorker):
+class Worker(AdmittingWorker):
     """gunicorn's gthread worker, whose own answers are Docker's: JSON with a ``message``."""
 
     def handle(self, conn: Any) -> Any:
@@ -104,6 +105,8 @@ def start(settings: Settings) -> list[str]:
     """
     if os.geteuid() != 0:
         raise SettingsError("the proxy must be root: it makes network interfaces in containers' namespaces")
+    for warning in exposure.check_tls(settings):
+        log.warning("%s", warning)
     held = runfile.RunFile(settings.run_dir / runfile.PROXY, what="weave proxy")
     wait.install(settings.state_dir)
     bind = [f"fd://{sock.detach()}" for sock in bind_all(settings)]
@@ -119,6 +122,8 @@ def facts(settings: Settings) -> dict[str, Any]:
         "docker_host": settings.docker_host,
         "router_address": settings.router_address,
         "state_dir": str(settings.state_dir),
+        "tls": settings.uses_tls,
+        "guarded": settings.uses_tls or bool(settings.allow_from),
         "started": time.time(),
     }
 
@@ -146,7 +151,7 @@ def options(settings: Settings) -> dict[str, Any]:
         "secure_scheme_headers": {},
         "forwarded_allow_ips": "",
         "control_socket_disable": True,
-        "post_fork": _end_with_master,
+        "post_fork": lambda server, worker: _prepare(settings, worker),
         "post_worker_init": lambda worker: _start_watching(settings, worker),
         "worker_exit": lambda server, worker: _stop_watching(worker),
     }
@@ -168,7 +173,8 @@ def bind_all(settings: Settings) -> list[socket.socket]:
     except BaseException:
         close_all(bound)
         raise
-    _warn_of_open([each for each in wanted if isinstance(each, Tcp)])
+    if warning := exposure.open_to_all(settings):
+        log.warning("%s", warning)
     return bound
 
 
@@ -225,7 +231,14 @@ def _stop_watching(worker: Any) -> None:
         worker.watcher.stop()
 
 
-def _end_with_master(_server: Any, _worker: Any) -> None:
+def _prepare(settings: Settings, worker: AdmittingWorker) -> None:
+    _end_with_master()
+    worker.allowed = admission.networks(settings.allow_from)
+    if files := tls_files.of(settings):
+        worker.front = Front(tls_files.Contexts(files))
+
+
+def _end_with_master() -> None:
     # A worker that outlives a killed master would keep the addresses from the next one.
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
@@ -243,12 +256,6 @@ def _refuse_loop(wanted: list[Listener], settings: Settings) -> None:
         if listeners.same_endpoint(listener, docker):
             raise SettingsError(f"listener {listener} is the Docker socket itself: "
                                 "the proxy would talk to itself; choose another -H or DOCKER_HOST")
-
-
-def _warn_of_open(tcp: list[Tcp]) -> None:
-    if tcp:
-        log.warning("%s without TLS: whoever reaches it is root on this host; "
-                    "`weave launch-proxy -H unix:///var/run/weave.sock` opens no port", ", ".join(map(str, tcp)))
 
 
 def configure_logging(level: str) -> None:

@@ -62,6 +62,13 @@ class Settings:
     workers: int = 2
     threads: int = 64
     log_level: str = "info"
+    tls: bool = False
+    tls_verify: bool = False
+    tls_cacert: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    allow_from: tuple[str, ...] = ()
+    allow_host: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.docker_socket  # noqa: B018  # raises for a host that is no socket
@@ -77,6 +84,11 @@ class Settings:
             re.compile(self.hostname_match)
         except re.error as error:
             raise SettingsError(f"hostname match {self.hostname_match!r}: {error}") from error
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether TCP listeners speak TLS; to verify clients is to do so."""
+        return self.tls or self.tls_verify
 
     @property
     def docker_socket(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ class Invocation:
 
     def settings(self, given: Mapping[str, Any] | None = None) -> Settings:
         """Settings from, in this order of precedence: options, environment, file, defaults."""
-        return Settings.from_mapping(self._file() | self._environment() | self._given(given or {}))
+        settings = Settings.from_mapping(self._file() | self._environment() | self._given(given or {}))
+        return self._with_certificates(settings) if settings.uses_tls else settings
 
     @property
     def proxy(self) -> dict[str, Any] | None:
@@ -44,6 +45,11 @@ class Invocation:
     def proxy_listeners(self) -> list[listeners.Listener]:
         """Where the running proxy listens; empty when none serves."""
         return [listeners.parse(each) for each in (self.proxy or {}).get("listeners", ())]
+
+    def proxy_answers(self) -> dict[str, bool]:
+        """The running proxy's listeners, and whether each answers."""
+        guarded = bool((self.proxy or {}).get("guarded"))
+        return {str(each): listeners.serves(each, guarded=guarded) for each in self.proxy_listeners}
 
     def docker(self) -> DockerClient:
         """The engine, never through the proxy."""
@@ -58,6 +64,13 @@ class Invocation:
         """Where locks and the files of running programs are."""
         values = self._file() | settings_in(self.environ) | self.shared
         return Path(values.get("run_dir", _DEFAULTS.run_dir))
+
+    def _with_certificates(self, settings: Settings) -> Settings:
+        """As dockerd: files that are not named are in ``DOCKER_CERT_PATH``, or else in ``~/.docker``."""
+        there = Path(self.environ.get("DOCKER_CERT_PATH") or Path(self.environ.get("HOME", "/root"), ".docker"))
+        return replace(settings, tls_cacert=settings.tls_cacert or str(there / "ca.pem"),
+                       tls_cert=settings.tls_cert or str(there / "cert.pem"),
+                       tls_key=settings.tls_key or str(there / "key.pem"))
 
     def _file(self) -> dict[str, Any]:
         return _named({k: v for k, v in self._configuration().items() if not isinstance(v, dict)})

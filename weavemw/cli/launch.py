@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from weavemw import listeners, runfile
+from weavemw import exposure, listeners, runfile
 from weavemw.cli.command import Invocation, points_at, verb
 from weavemw.cli.options import common_options, proxy_options, proxy_values, router_arguments, router_options
 from weavemw.cli.router import router_serves
@@ -127,11 +127,12 @@ def _router_arguments(weave: Invocation, settings: Settings, options: Mapping[st
 
 def _launch_proxy(weave: Invocation, settings: Settings) -> None:
     _refuse_second_proxy(weave, settings)
+    warnings = exposure.check_tls(settings)
     environ = settings.to_environ() | python_environ(weave.environ)
     _supervisor(settings).launch(PROXY, environ, is_ready=lambda: _proxy_serves(settings))
-    if without_tls := [each for each in map(listeners.parse, settings.listeners) if isinstance(each, listeners.Tcp)]:
-        click.echo(f"weave: warning: {', '.join(map(str, without_tls))} without TLS: whoever reaches it is root here; "
-                   "`weave launch-proxy -H unix:///var/run/weave.sock` opens no port", err=True)
+    for warning in (*warnings, exposure.open_to_all(settings)):
+        if warning:
+            click.echo(f"weave: warning: {warning}", err=True)
 
 
 def _refuse_second(weave: Invocation, settings: Settings) -> None:
@@ -149,8 +150,9 @@ def _refuse_second_proxy(weave: Invocation, settings: Settings) -> None:
 
 def _proxy_serves(settings: Settings) -> bool:
     facts = runfile.running(settings.run_dir / runfile.PROXY)
-    return bool(facts and facts.get("listeners")) and all(
-        listeners.ping(listeners.parse(each)) for each in settings.listeners)
+    if not facts or not facts.get("listeners"):
+        return False
+    return all(listeners.serves(listeners.parse(each), guarded=facts["guarded"]) for each in settings.listeners)
 
 
 def _stop_proxy(weave: Invocation) -> None:

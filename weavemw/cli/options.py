@@ -30,7 +30,7 @@ def common_options(function: F) -> F:
 
 def proxy_options(function: F) -> F:
     """The proxy's own options."""
-    return _decorated(function, _LISTENING + _ATTACHING + _NAMING + _TUNING)
+    return _decorated(function, _LISTENING + _SECURING + _ATTACHING + _NAMING + _TUNING)
 
 
 def proxy_values(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,6 +104,21 @@ _LISTENING: list[Any] = [
     click.option("-H", "--host", "listeners", multiple=True, metavar="ENDPOINT",
                  help=f"Listen there: tcp://address:port or unix:///path. Repeatable. "
                       f"[default: {', '.join(DEFAULT_LISTENERS)}]"),
+]
+_SECURING: list[Any] = [
+    click.option("--tls", flag_value=True, default=None, help="TCP listeners speak TLS."),
+    click.option("--tls-verify", "--tlsverify", flag_value=True, default=None,
+                 help="TCP listeners speak TLS, and clients must show a certificate of the CA."),
+    click.option("--tls-cacert", "--tlscacert", metavar="FILE",
+                 help="The CA of clients, an absolute path. [default: ca.pem in DOCKER_CERT_PATH or ~/.docker]"),
+    click.option("--tls-cert", "--tlscert", metavar="FILE",
+                 help="The proxy's certificate, an absolute path. [default: cert.pem there]"),
+    click.option("--tls-key", "--tlskey", metavar="FILE",
+                 help="The key of that certificate, an absolute path. [default: key.pem there]"),
+    click.option("--allow-from", multiple=True, metavar="CIDR",
+                 help="Only these addresses may connect by TCP. Repeatable. [default: all]"),
+    click.option("--allow-host", multiple=True, metavar="NAME",
+                 help="A further name of this host, by which clients may call it without TLS. Repeatable."),
 ]
 _ATTACHING: list[Any] = [
     click.option("--no-default-ipalloc", "default_ipalloc", flag_value=False, default=None,

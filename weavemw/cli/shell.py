@@ -105,9 +105,13 @@ def _serving(weave: Invocation) -> list[Listener]:
 
 
 def _warn_of_tls(weave: Invocation) -> None:
-    if weave.environ.get("DOCKER_TLS_VERIFY"):
+    serves_tls = bool((weave.proxy or {}).get("tls"))
+    if weave.environ.get("DOCKER_TLS_VERIFY") and not serves_tls:
         click.echo("weave: warning: DOCKER_TLS_VERIFY is set, and the proxy listens without TLS; "
                    "unset it for docker to reach the proxy", err=True)
+    elif serves_tls and not weave.environ.get("DOCKER_TLS_VERIFY"):
+        click.echo("weave: the proxy listens with TLS: `export DOCKER_TLS_VERIFY=1` with your certificate in "
+                   "DOCKER_CERT_PATH or ~/.docker", err=True)
 
 
 def _host_of(docker_host: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from weavemw import __version__, listeners
+from weavemw import __version__
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.router import router_text
 from weavemw.docker import DockerClient
@@ -53,7 +53,7 @@ def version() -> None:
 @click.pass_obj
 def healthcheck(weave: Invocation) -> None:
     """Say nothing and end with 0 if router and proxy serve; else say what does not, and end with 1."""
-    wrong = [f"nothing answers at {each}" for each in weave.proxy_listeners if not listeners.ping(each)]
+    wrong = [f"nothing answers at {each}" for each, serves in weave.proxy_answers().items() if not serves]
     if not weave.proxy_listeners:
         wrong.append("weave proxy is not running")
     if not _router(weave)["running"]:
@@ -74,8 +74,8 @@ def _proxy(weave: Invocation) -> dict[str, Any]:
     facts = weave.proxy
     if facts is None:
         return {"running": False}
-    answering = {str(each): listeners.ping(each) for each in weave.proxy_listeners}
-    return {"running": True, **facts, "answering": answering, "engine": _engine(facts.get("docker_host", "")),
+    return {"running": True, **facts, "answering": weave.proxy_answers(),
+            "engine": _engine(facts.get("docker_host", "")),
             "watcher": asdict(state) if (state := read_state(weave.run_dir)) else None}
 
 

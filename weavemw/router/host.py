@@ -20,7 +20,7 @@ from weavemw.network.netlink import NetlinkSocket
 from weavemw.router.client import Interface
 from weavemw.router.store import Network
 
-__all__ = ["Bridge", "Route", "addresses_of", "bridges", "client_networks", "overlapping", "routes"]
+__all__ = ["Bridge", "Route", "addresses", "addresses_of", "bridges", "client_networks", "overlapping", "routes"]
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,13 @@ def bridges() -> tuple[Bridge, ...]:
         addresses = [_address(body) for body in _dump(netlink, messages.all_addresses())]
     return tuple(Bridge(link.name, tuple(interface for index, interface in addresses if index == link.index))
                  for link in links if link.kind == "bridge")
+
+
+def addresses() -> tuple[str, ...]:
+    """All addresses of this network namespace, link-local ones left out."""
+    with NetlinkSocket() as netlink:
+        found = [interface for _, interface in map(_address, _dump(netlink, messages.all_addresses()))]
+    return tuple(str(interface.ip) for interface in found if not interface.is_link_local)
 
 
 def _dump(netlink: NetlinkSocket, wanted: Message) -> list[bytes]:

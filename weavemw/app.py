@@ -22,6 +22,7 @@ from weavemw.middleware.entrypoint import EntrypointWrapper
 from weavemw.middleware.errors import ErrorResponder
 from weavemw.middleware.inspect import InspectRewriter
 from weavemw.middleware.ipam import IpamClient
+from weavemw.middleware.origin import OriginGuard, own_names
 from weavemw.network.plan import mac_for
 from weavemw.passthrough import Passthrough
 from weavemw.relay import Relay
@@ -42,7 +43,7 @@ def build(settings: Settings) -> WSGIApplication:
     if settings.rewrite_inspect:
         app = InspectRewriter(app, router=router, mac_of=lambda container: mac_for(container.id))
     return Handover(
-        ErrorResponder(
+        ErrorResponder(OriginGuard(
             CidrParser(
                 EntrypointWrapper(
                     DnsInjector(
@@ -54,7 +55,8 @@ def build(settings: Settings) -> WSGIApplication:
                         hostname_match=settings.hostname_match,
                         hostname_replacement=settings.hostname_replacement),
                     wait_dir=functools.cache(lambda: wait.install(settings.state_dir)), docker=docker),
-                docker=docker, default_ipalloc=settings.default_ipalloc)),
+                docker=docker, default_ipalloc=settings.default_ipalloc),
+            names=None if settings.uses_tls else functools.cache(lambda: own_names(settings.allow_host)))),
         relay=Relay())
 
 

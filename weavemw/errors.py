@@ -18,6 +18,7 @@ __all__ = [
     "Conflict",
     "DockerError",
     "DockerUnreachable",
+    "Forbidden",
     "InvalidCidr",
     "NetworkError",
     "PayloadTooLarge",
@@ -53,6 +54,12 @@ class InvalidCidr(BadRequest):
         super().__init__(f'invalid WEAVE_CIDR "{value}": {reason}')
         self.value = value
         self.reason = reason
+
+
+class Forbidden(WeaveError):
+    """A request that a web page made a browser send."""
+
+    status = 403
 
 
 class PayloadTooLarge(WeaveError):

@@ -402,6 +402,15 @@ def test_upgrade(proxy, target):
     assert (sent.header("upgrade"), sent.header("connection")) == ("tcp", "Upgrade, close")
 
 
+@pytest.mark.parametrize(("method", "target"), [("POST", "/containers/create"), ("POST", "/containers/x/start"),
+                                                ("GET", "/version")])
+def test_calls_that_are_never_upgraded_are_not_asked_to_be(proxy, method, target):
+    """`Upgrade: h2c` of curl, or of somebody who wants an answer unseen: the call is an ordinary one."""
+    answer = proxy.get(target, "Connection: Upgrade, close", "Upgrade: tcp", method=method)
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert proxy.daemon.requests[-1].header("upgrade") is None
+
+
 def test_attach_without_asking_for_an_upgrade(proxy):
     """Old clients get 200 and then the raw stream, both ways."""
     def handler(request: Request) -> None:

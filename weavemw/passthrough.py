@@ -56,7 +56,7 @@ class Passthrough:
         offer: Offer | None = environ.get(context.HANDOVER)
         if offer and may_be_hijacked(environ):
             return self._take_over(environ, start_response, offer)
-        if "HTTP_UPGRADE" in environ:
+        if upgrade_of(environ):
             raise BadRequest("this connection can't be upgraded: the WSGI server does not give its socket away")
         if offer and offer.is_untouched_by(start_response) and is_for_relay(environ, offer):
             return self._tunnel(environ, start_response, offer)
@@ -207,7 +207,18 @@ class Tunnel(Exchange):
 def may_be_hijacked(environ: WSGIEnvironment) -> bool:
     """Whether the connection may stop being HTTP; old clients attach without asking for an upgrade."""
     endpoint = endpoints.of(environ)
-    return "HTTP_UPGRADE" in environ or (endpoint is not None and endpoint.name in _HIJACKS)
+    return bool(upgrade_of(environ)) or (endpoint is not None and endpoint.name in _HIJACKS)
+
+
+def upgrade_of(environ: WSGIEnvironment) -> str:
+    """The protocol that a client asks to go on with, empty if none.
+
+    Calls that we know, and that the daemon never upgrades, are not asked to
+    (RFC 9110 section 7.8): what changes their answer must get to see it.
+    """
+    endpoint = endpoints.of(environ)
+    wanted: str = environ.get("HTTP_UPGRADE", "")
+    return wanted if endpoint is None or endpoint.name in _HIJACKS else ""
 
 
 def is_for_relay(environ: WSGIEnvironment, offer: Offer) -> bool:
@@ -228,12 +239,13 @@ def has_body(environ: WSGIEnvironment) -> bool:
 
 def head_of(environ: WSGIEnvironment, *, close: bool) -> bytes:
     """The head to send to the daemon: the client's, but for what concerns the connection."""
-    connection = [token for token, said in (("Upgrade", "HTTP_UPGRADE" in environ), ("close", close)) if said]
+    upgrade = upgrade_of(environ)
+    connection = [token for token, said in (("Upgrade", upgrade), ("close", close)) if said]
     headers = [("Host", "docker"), *forwarded_headers(environ), *framing(environ)]
     if connection:
         headers.append(("Connection", ", ".join(connection)))
-    if "HTTP_UPGRADE" in environ:
-        headers.append(("Upgrade", environ["HTTP_UPGRADE"]))
+    if upgrade:
+        headers.append(("Upgrade", upgrade))
     return request_head(environ["REQUEST_METHOD"], endpoints.target_of(environ), headers, environ["SERVER_PROTOCOL"])
 
 

@@ -124,7 +124,8 @@ def shared_network(mode: str) -> str:
     if mode == "host":
         return "it has the host's network"
     if mode.startswith("container:"):
-        return f"it has the network of another container ({mode.partition(':')[2]})"
+        other = mode.partition(":")[2]
+        return f"it has the network of another container ({other[:12] if len(other) == 64 else other})"
     return ""
 
 

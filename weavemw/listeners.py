@@ -94,18 +94,19 @@ def ping(listener: Listener, timeout: float = 5.0) -> bool:
 def serves(listener: Listener, *, guarded: bool = False, timeout: float = 5.0) -> bool:
     """Like :func:`ping`; ``guarded`` TCP listeners, which may not let us in, are only knocked at.
 
-    One that serves closes a connection on which nothing comes.
+    One that serves ends a connection on which nothing comes.
     """
     if not guarded or isinstance(listener, Unix):
         return ping(listener, timeout)
     try:
         with _connect(listener, timeout) as sock:
             sock.shutdown(socket.SHUT_WR)
-            return sock.recv(1) == b""
+            sock.recv(1)
     except ConnectionResetError:
         return True
     except OSError:
         return False
+    return True
 
 
 def _connect(listener: Listener, timeout: float) -> socket.socket:

@@ -77,7 +77,9 @@ class Worker(AdmittingWorker):
         if status == 500:
             self.log.exception("Error handling request %s %s", getattr(req, "method", "?"), getattr(req, "uri", "?"))
         else:
-            self.log.warning("Refused a request from %s: %s", addr[0] if addr else "the unix socket", exc)
+            # Not what it was: a body whose length was wrong may stand where a head should, with all its secrets.
+            self.log.warning("Refused a request from %s: %s", addr[0] if addr else "the unix socket",
+                             type(exc).__name__)
         try:
             util.write_nonblock(client, _error_response(status, reason, message))
         except OSError as error:  # the client went away before it got its answer
@@ -137,7 +139,8 @@ def options(settings: Settings) -> dict[str, Any]:
         "worker_connections": 10_000,
         "worker_tmp_dir": _SHARED_MEMORY if os.path.isdir(_SHARED_MEMORY) else None,
         "proc_name": "weaveproxy",
-        "loglevel": settings.log_level,
+        # At debug level gunicorn logs what it read of broken requests: that may be a body.
+        "loglevel": "info" if settings.log_level == "debug" else settings.log_level,
         "timeout": 60,
         "graceful_timeout": 3,
         "keepalive": 75,

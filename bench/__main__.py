@@ -34,8 +34,7 @@ def main() -> None:
         sys.exit(f"bench: {reason}")
     install_missing()
     print(f"load before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} processors", flush=True)
-    rows = [row for row in measured(options.quick, options.only)]
-    print(table(rows, _COLUMNS, ("weave", "haproxy")))
+    print(table(measured(options.quick, options.only), _COLUMNS, ("weave", "haproxy")))
 
 
 def install_missing() -> None:

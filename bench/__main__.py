@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from host import TestHost, why_not
 
-from bench import measure
+from bench import measure, network
 from bench.proxies import Served, haproxy, synthetic, weave_server
 from bench.table import Row, table
 
@@ -28,13 +28,18 @@ def main() -> None:
     """Measure, print; ``--quick`` is for trying whether it works."""
     parser = argparse.ArgumentParser(description="Compare the proxy with haproxy and with no proxy at all.")
     parser.add_argument("--quick", action="store_true", help="a few seconds each: figures that mean nothing")
-    parser.add_argument("--only", choices=["small", "volume", "streams", "attach"], help="one kind of measurement")
+    parser.add_argument("--only", choices=["small", "volume", "streams", "attach", "network"],
+                        help="one kind of measurement")
     options = parser.parse_args()
     if reason := why_not():
         sys.exit(f"bench: {reason}")
     install_missing()
     print(f"load before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} processors", flush=True)
-    print(table(measured(options.quick, options.only), _COLUMNS, ("weave", "haproxy")))
+    if options.only != "network":
+        print(table(measured(options.quick, options.only), _COLUMNS, ("weave", "haproxy")))
+    if options.only in (None, "network"):
+        for line in network.lines(options.quick):
+            print(line, flush=True)
 
 
 def install_missing() -> None:

@@ -268,3 +268,22 @@ def test_images_start_elsewhere(clean, make_host):
     other = make_host(images=False)
     other.docker("load", "-i", file)
     assert other.docker("run", "--rm", "made", "echo", "it runs").stdout == "it runs\n"
+
+
+# Options
+
+@pytest.fixture(scope="module")
+def plain(make_module_host: Callable[..., TestHost]) -> Launched:
+    return Launched(make_module_host(), "--no-rewrite-hosts", "--no-multicast-route", "--mtu", "1400", "--without-dns")
+
+
+def test_what_options_turn_off(plain):
+    """Neither hosts nor route nor resolver nor name; the MTU is the one that was asked for, on both ends."""
+    seen = plain.docker("run", "--name", "web", "busybox", "sh", "-c",
+                        "cat /etc/hosts; ip route; ip link; cat /etc/resolv.conf").stdout
+    assert "ethwe@" in seen
+    assert "mtu 1400" in seen
+    assert "224.0.0.0" not in seen
+    assert "weave" not in seen
+    assert plain.host.links()["weave"]["mtu"] == 1400
+    assert plain.names() == set()

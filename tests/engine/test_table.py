@@ -44,6 +44,8 @@ def weave(make_module_host: Callable[..., TestHost], option: str) -> Launched:
     launched.host.docker("network", "create", "shop")
     launched.host.ip("link", "add", "port", "type", "veth", "peer", "name", "cable")
     launched.host.docker("network", "create", "-d", "macvlan", "-o", "parent=port", "lan")
+    launched.host.docker("swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1")
+    launched.host.docker("network", "create", "-d", "overlay", "--attachable", "swarm")
     return launched
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import posixpath
+import re
 import socket
 import subprocess
 import sys
@@ -76,7 +77,8 @@ def creates(request: Request) -> bool:
 def is_create_target(line: str) -> bool:
     """By Go's rules for the path, redirects taken as followed."""
     method, target = line.split(" ")[:2]
-    path = unquote_to_bytes(target.partition("?")[0].partition("#")[0])
+    target = re.sub("^[a-z]+://[^/?]*", "", target)
+    path = unquote_to_bytes(target.partition("?")[0])
     clean = posixpath.normpath("/" + path.decode("latin-1").lstrip("/"))
     parts = clean.split("/")
     if len(parts) > 1 and parts[1][:1] == "v" and parts[1][1:].replace(".", "").isdigit():

@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from weavemw.errors import SettingsError
+from weavemw.listeners import Network, is_allowed
 from weavemw.tls import Front
 
-__all__ = ["AdmittingWorker", "Network", "is_allowed", "networks"]
+__all__ = ["AdmittingWorker"]
 
 log = logging.getLogger(__name__)
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-def networks(texts: Iterable[str]) -> tuple[Network, ...]:
-    """Read networks (``10.0.0.0/8``) and addresses; raises :class:`~weavemw.errors.SettingsError`."""
-    try:
-        return tuple(ipaddress.ip_network(text) for text in texts)
-    except ValueError as error:
-        raise SettingsError(f"allow-from: {error}") from error
-
-
-def is_allowed(address: str, allowed: Iterable[Network]) -> bool:
-    """Whether an address is in one of the networks; an IPv4 address counts as such in IPv6's clothes too."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    found = getattr(found, "ipv4_mapped", None) or found
-    return any(found in network for network in allowed)
-
 
 class AdmittingWorker(ThreadWorker):
     """gunicorn's gthread worker; its TCP listeners ask for an address of ``allowed`` and for TLS by ``front``.

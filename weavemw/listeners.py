@@ -9,17 +9,19 @@ open to more people than Docker's own socket.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import re
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from weavemw.errors import SettingsError
 
-__all__ = ["Listener", "Tcp", "Unix", "bind", "parse", "ping", "same_endpoint", "serves"]
+__all__ = ["Listener", "Network", "Tcp", "Unix", "bind", "is_allowed", "networks", "parse", "ping", "same_endpoint",
+           "serves"]
 
 _TCP = re.compile(r"(?:tcp://)?(?:\[(?P<six>[^\]]*)\]|(?P<host>[^:/\[\]]*)):(?P<port>[0-9]+)/?")
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
@@ -59,6 +61,7 @@ class Tcp:
 
 
 Listener = Unix | Tcp
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def parse(endpoint: str) -> Listener:
@@ -70,6 +73,21 @@ def parse(endpoint: str) -> Listener:
     if match is None or not 0 < int(match["port"]) < 65536:
         raise SettingsError(f"listener {endpoint!r}: write tcp://address:port or unix:///path")
     return Tcp(match["six"] or match["host"] or ("::" if match["six"] is not None else "0.0.0.0"), int(match["port"]))
+
+
+def networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    """Read networks (``10.0.0.0/8``) and addresses; raises :class:`~weavemw.errors.SettingsError`."""
+    try:
+        return tuple(ipaddress.ip_network(text) for text in texts)
+    except ValueError as error:
+        raise SettingsError(f"allow-from: {error}") from error
+
+
+def is_allowed(address: str, allowed: Iterable[Network]) -> bool:
+    """Whether an address is in one of the networks; an IPv4 address counts as such in IPv6's clothes too."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    found = getattr(found, "ipv4_mapped", None) or found
+    return any(found in network for network in allowed)
 
 
 def same_endpoint(one: Listener, other: Listener) -> bool:

@@ -27,7 +27,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.http import errors as http_errors
 
-from weavemw import __version__, admission, exposure, listeners, runfile, tls_files, wait
+from weavemw import __version__, exposure, listeners, runfile, tls_files, wait
 from weavemw.admission import AdmittingWorker
 from weavemw.errors import SettingsError
 from weavemw.listeners import Listener
@@ -236,7 +236,7 @@ def _stop_watching(worker: Any) -> None:
 
 def _prepare(settings: Settings, worker: AdmittingWorker) -> None:
     _end_with_master()
-    worker.allowed = admission.networks(settings.allow_from)
+    worker.allowed = listeners.networks(settings.allow_from)
     if files := tls_files.of(settings):
         worker.front = Front(tls_files.Contexts(files))
 

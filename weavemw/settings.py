@@ -74,6 +74,7 @@ class Settings:
         self.docker_socket  # noqa: B018  # raises for a host that is no socket
         for listener in self.listeners:
             listeners.parse(listener)
+        listeners.networks(self.allow_from)
         if min(self.workers, self.threads) < 1:
             raise SettingsError("workers and threads: at least one of each")
         if self.mtu and not 576 <= self.mtu <= 65535:

@@ -143,8 +143,7 @@ class Session:
             self._tls.do_handshake()
             self._established, self.deadline = True, time.monotonic() + _SILENCE
             return True
-        # A client that ends TCP only has ended too: HTTP knows whether its message was whole.
-        with contextlib.suppress(ssl.SSLZeroReturnError, ssl.SSLEOFError):
+        with contextlib.suppress(ssl.SSLZeroReturnError):
             self._for_server = self._tls.read(_BLOCK)
         if not self._for_server:
             self._end_up()
@@ -157,8 +156,12 @@ class Session:
             return False
         if data:
             self._incoming.write(data)
+        elif self._established:
+            # A client that ends TCP only has ended too: HTTP knows whether its message was whole. OpenSSL
+            # isn't told: it would end the other direction as well.
+            self._end_up()
         else:
-            self._incoming.write_eof()
+            raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "it left before the handshake's end")
         return True
 
     def _send_to_server(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 __all__ = ["HOP_BY_HOP", "BodyDecoder", "Headers", "ProtocolError", "ResponseHead", "decoder_for", "request_head"]
 
@@ -13,7 +12,7 @@ Headers = list[tuple[str, str]]
 #: Headers that speak of one connection, not of the message (RFC 9110 section 7.6.1).
 HOP_BY_HOP = frozenset({"connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"})
 
-_STATUS_LINE = re.compile(rb"HTTP/(\d\.\d) (\d{3})(?: (.*))?")
+_STATUS_LINE = re.compile(r"HTTP/(\d\.\d) (\d{3})(?: (.*))?")
 
 
 class ProtocolError(Exception):
@@ -26,24 +25,30 @@ def request_head(method: str, target: str, headers: Iterable[tuple[str, str]], v
     return "\r\n".join(lines).encode("latin-1")
 
 
-@dataclass(frozen=True, slots=True)
 class ResponseHead:
     """Status line and headers of a response, as they were sent."""
 
-    version: str
-    status: int
-    reason: str
-    headers: Headers
+    __slots__ = ("_values", "headers", "reason", "status", "version")
+
+    def __init__(self, version: str, status: int, reason: str, headers: Headers) -> None:
+        self.version = version
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+        self._values: dict[str, str] = {}
+        for name, value in headers:
+            key = name.lower()
+            self._values[key] = f"{self._values[key]}, {value}" if key in self._values else value
 
     @classmethod
     def parse(cls, head: bytes) -> ResponseHead:
         """Read a head, without its empty line; raises :class:`ProtocolError`."""
-        status_line, *lines = head.split(b"\r\n")
+        status_line, *lines = head.decode("latin-1").split("\r\n")
         match = _STATUS_LINE.fullmatch(status_line)
         if not match:
             raise ProtocolError(f"not a status line: {status_line[:80]!r}")
         version, status, reason = match.groups()
-        return cls(version.decode(), int(status), (reason or b"").decode("latin-1"), [_field(line) for line in lines])
+        return cls(version, int(status), reason or "", [_field(line) for line in lines])
 
     @property
     def status_line(self) -> str:
@@ -52,7 +57,7 @@ class ResponseHead:
 
     def get(self, name: str) -> str:
         """All values of a header, joined by commas; empty if it is not there. ``name`` is in lower case."""
-        return ", ".join([value for key, value in self.headers if len(key) == len(name) and key.lower() == name])
+        return self._values.get(name, "")
 
     def has_token(self, name: str, token: str) -> bool:
         """Whether a comma-separated header lists ``token``, in any case."""
@@ -64,8 +69,8 @@ class ResponseHead:
         return self.version == "1.1" and not self.has_token("connection", "close")
 
 
-def _field(line: bytes) -> tuple[str, str]:
-    name, colon, value = line.decode("latin-1").partition(":")
+def _field(line: str) -> tuple[str, str]:
+    name, colon, value = line.partition(":")
     if not colon:
         raise ProtocolError(f"not a header line: {line[:80]!r}")
     return name, value.strip(" \t")

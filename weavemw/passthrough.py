@@ -81,13 +81,12 @@ class Passthrough:
 
     def _begun(self, environ: WSGIEnvironment, start_response: StartResponse, connection: Connection) -> Exchange:
         exchange = Exchange(environ, start_response, connection, self.upstream)
-        exchange.send_head(close=False)
-        exchange.begin()
+        exchange.begin(head_of(environ, close=False))
         return exchange
 
     def _tunnel(self, environ: WSGIEnvironment, start_response: StartResponse, offer: Offer) -> Tunnel:
         tunnel = Tunnel(environ, start_response, self.upstream.connect(), offer)
-        tunnel.send_head(close=True)
+        tunnel.send(head_of(environ, close=True))
         return tunnel
 
 
@@ -98,8 +97,8 @@ class NoAnswerError(DockerUnreachable):
 class Exchange:
     """One request at the daemon and its response, as a WSGI iterable.
 
-    First :meth:`send_head`. :meth:`begin` sends the body and waits for the
-    response's head; iterating without it does so first.
+    :meth:`begin` sends the request and waits for the response's head; iterating
+    without it sends what is left of the request, and waits first.
     """
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse, connection: Connection,
@@ -116,20 +115,22 @@ class Exchange:
     def __iter__(self) -> Iterator[bytes]:
         if self._body is None:
             self.begin()
-        # A first empty piece makes gunicorn send the head before there is a body.
-        yield b""
-        assert self._body is not None  # begin() made it
+        if not self._connection.has_read_of(self._decoder):
+            # An empty piece makes gunicorn send the head before there is a body.
+            yield b""
         while (piece := self._next()) is not None:
             yield piece
 
-    def send_head(self, *, close: bool) -> None:
-        """Send the request's head; ``close`` asks the daemon to close after the response."""
+    def send(self, head: bytes) -> None:
+        """Send the request's head."""
         with self._closing_on_error():
-            self._connection.send(head_of(self._environ, close=close))
+            self._connection.send(head)
 
-    def begin(self) -> None:
-        """Send the request's body, read the response's head, and start the response."""
+    def begin(self, head_to_send: bytes = b"") -> None:
+        """Send the request, read the response's head, and start the response."""
         with self._closing_on_error():
+            if head_to_send:
+                self._connection.send(head_to_send)
             while self._send_more():
                 pass
             head = self._connection.read_head(self._wait)

@@ -147,6 +147,10 @@ class Connection:
         decoder = decoder_for(method, head)
         return decoder, self._pieces(decoder)
 
+    def has_read_of(self, decoder: BodyDecoder) -> bool:
+        """Whether the next piece of a body (or its end) was read with the head, so that it need not be waited for."""
+        return decoder.done or (bool(self._buffer) and decoder.length is not None)
+
     def close(self) -> None:
         """Close it; closing twice is no error."""
         self.sock.close()

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,24 +73,29 @@ def _pss(pid: int) -> int:
 
 
 @contextmanager
-def weave_server(host: TestHost, upstream: Path | None = None, program: str = "weavemw.server") -> Iterator[Served]:
-    """The proxy's own server with 2 workers, or another program with the same settings."""
+def weave_server(host: TestHost, upstream: Path | None = None, program: str = "weavemw.server",
+                 environ: Mapping[str, str] | None = None) -> Iterator[Served]:
+    """The proxy's own server with 2 workers, or another program with the same settings; ``environ`` has more."""
     port, directory = next(_ports), host.dir
     path = directory / f"weave{port}.sock"
-    environ = {"PYTHONPATH": str(ROOT), "DOCKER_HOST": f"unix://{upstream or host.socket}", "WEAVEMW_WORKERS": "2",
+    settings = {"PYTHONPATH": str(ROOT), "DOCKER_HOST": f"unix://{upstream or host.socket}", "WEAVEMW_WORKERS": "2",
                "WEAVEMW_LISTENERS": f"unix://{path} tcp://127.0.0.1:{port}", "WEAVEMW_LOG_LEVEL": "info",
                "WEAVEMW_RUN_DIR": str(directory / f"run{port}"), "WEAVEMW_DEFAULT_IPALLOC": "no"}
     (directory / f"run{port}").mkdir()
-    with _running(host, path, port, [sys.executable, "-m", program], environ) as served:
+    with _running(host, path, port, [sys.executable, "-m", program],
+                  {**settings, **(environ or {})}) as served:
         yield served
 
 
 @contextmanager
-def haproxy(host: TestHost, upstream: Path) -> Iterator[Served]:
-    """The distribution's haproxy with its own defaults: as many threads as there are processors."""
+def haproxy(host: TestHost, upstream: Path, bind: str = "") -> Iterator[Served]:
+    """The distribution's haproxy with its own defaults: as many threads as there are processors.
+
+    ``bind`` is more for its TCP listener.
+    """
     port = next(_ports)
     path, config = host.dir / f"haproxy{port}.sock", host.dir / f"haproxy{port}.cfg"
-    config.write_text(_HAPROXY.format(path=path, port=port, upstream=upstream))
+    config.write_text(_HAPROXY.format(path=path, port=port, upstream=upstream, bind=bind))
     with _running(host, path, port, [shutil.which("haproxy") or "/usr/sbin/haproxy", "-db", "-f", str(config)],
                   {}) as served:
         yield served
@@ -108,7 +113,7 @@ defaults
   option splice-auto
 frontend docker
   bind unix@{path}
-  bind 127.0.0.1:{port}
+  bind 127.0.0.1:{port}{bind}
   default_backend dockerd
 backend dockerd
   server dockerd unix@{upstream}

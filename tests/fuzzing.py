@@ -142,7 +142,7 @@ def predict(body: bytes) -> dict[str, Any] | str:
     if cidr and cidr[-1].strip(" ,") == "none":
         return "untouched"
     if cidr and cidr[-1] not in ("", "10.2.1.1/24", "net:default"):
-        return "refused"
+        return "refused" if cidr[-1] == "nonsense" else "either"
     if mode not in ("default", "bridge", "none"):
         return "untouched"
     return _with_network(config, host)

@@ -200,3 +200,12 @@ def _answer(server: socket.socket, answer: bytes) -> None:
     with server.accept()[0] as client:
         client.recv(4096)
         client.sendall(answer)
+
+
+def test_a_directory_that_is_everybodys_is_refused(tmp_path: Path) -> None:
+    """Anybody could replace the socket there; where only owners may remove, as in /tmp, nobody can."""
+    tmp_path.chmod(0o777)
+    with pytest.raises(SettingsError, match="everybody could put a socket of their own in our place"):
+        listeners.bind(Unix(f"{tmp_path}/weave.sock"), tmp_path.stat())
+    tmp_path.chmod(0o1777)
+    listeners.bind(Unix(f"{tmp_path}/weave.sock"), tmp_path.stat()).close()

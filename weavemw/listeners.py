@@ -166,6 +166,7 @@ def _bind_tcp(listener: Tcp) -> socket.socket:
 
 
 def _bind_unix(path: str, like: os.stat_result) -> socket.socket:
+    _refuse_open_directory(os.path.dirname(path))
     _remove_stale(path)
     with _listening(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as sock:
         try:
@@ -190,6 +191,12 @@ def _bind_closed(sock: socket.socket, path: str, like: os.stat_result) -> None:
         sock.bind(path)
     os.chown(path, like.st_uid, like.st_gid, follow_symlinks=False)
     Path(path).chmod(stat.S_IMODE(like.st_mode))
+
+
+def _refuse_open_directory(directory: str) -> None:
+    mode = os.stat(directory).st_mode
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise SettingsError(f"can't listen in {directory}: everybody could put a socket of their own in our place")
 
 
 def _remove_stale(path: str) -> None:

@@ -42,6 +42,7 @@ _LOG_FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
 _LOG_DATE = "[%Y-%m-%d %H:%M:%S %z]"
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108  # gunicorn makes its own unpredictable, unlinked file there
 _PR_SET_PDEATHSIG = 1
+_ESCAPES = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))}
 #: How long a thread waits for a connection's next request, in milliseconds.
 _MOMENT = 2
 
@@ -262,8 +263,18 @@ def _refuse_loop(wanted: list[Listener], settings: Settings) -> None:
 
 
 def configure_logging(level: str) -> None:
-    """Log to stderr in gunicorn's own format."""
-    logging.basicConfig(level=level.upper(), format=_LOG_FORMAT, datefmt=_LOG_DATE, stream=sys.stderr)
+    """Log to stderr in gunicorn's own format, a line for a message."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine(_LOG_FORMAT, _LOG_DATE))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+class _OneLine(logging.Formatter):
+    """Control characters escaped: names that clients choose must not make up lines of their own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own name
+        """The line, without the traceback."""
+        return super().formatMessage(record).translate(_ESCAPES)
 
 
 def _answer_to(exc: BaseException) -> tuple[int, str, str]:

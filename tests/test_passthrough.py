@@ -366,6 +366,53 @@ def test_head_comes_before_the_body_and_every_piece_at_once(proxy, target):
         read_until(client, b"0\r\n\r\n")
 
 
+@pytest.mark.parametrize("target", ["/info", "/build"])
+def test_memory_does_not_grow_with_the_body(proxy, target):
+    """256 MB up and 256 MB down: the server's memory stays what it was, but for a few blocks."""
+    size, block = 256 << 20, bytes(1 << 20)
+
+    def handler(request: Request) -> None:
+        left = size - len(request.rest)
+        while left:
+            left -= len(request.connection.recv(min(left, 1 << 20)))
+        request.connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(size >> 20):
+            request.connection.sendall(block)
+
+    proxy.get("/_ping")
+    before = peak_memory(proxy)
+    proxy.daemon.handlers[target] = handler
+    with proxy.connect() as client:
+        client.sendall(request("POST", target, f"Content-Length: {size}", "Connection: close"))
+        for _ in range(size >> 20):
+            client.sendall(block)
+        read_until(client, b"\r\n\r\n")
+        assert sum(map(len, iter(lambda: client.recv(1 << 20), b""))) == size
+    assert peak_memory(proxy) - before < 32 << 20
+
+
+def peak_memory(proxy: Proxy) -> int:
+    """The most that any of the server's processes ever held in memory, in bytes."""
+    pids = [proxy.process.pid, *children(proxy.process.pid)]
+    lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    return max(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+
+
+def test_trailers_of_streams_arrive(plain):
+    """What the relay carries is not parsed: trailers come through, both ways (RFC 9110 section 6.5)."""
+    def handler(request: Request) -> None:
+        body = request.rest
+        while not body.endswith(b"0\r\nX-Up: 1\r\n\r\n"):
+            body += request.connection.recv(100)
+        request.connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Down\r\n\r\n"
+                                   b"0\r\nX-Down: 1\r\n\r\n")
+        raise ConnectionError
+
+    plain.daemon.handlers["/build"] = handler
+    reply = plain.exchange(request("POST", "/build", "Transfer-Encoding: chunked") + b"0\r\nX-Up: 1\r\n\r\n")
+    assert reply.endswith(b"0\r\nX-Down: 1\r\n\r\n")
+
+
 # Connections that stop being HTTP
 
 UPGRADED = b"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\n" \
@@ -581,7 +628,7 @@ def test_http_1_0(plain):
 
 @pytest.mark.parametrize("server", ["gthread", "sync"])
 def test_stop_ends_streams_cleanly_and_soon(tmp_path, server):
-    """With a stream open, SIGTERM ends the server within seconds; the client sees the end of the stream."""
+    """With ten streams and a kept connection open, SIGTERM ends the server soon, and clients see the streams' end."""
     def stream(request: Request) -> None:
         request.connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
         assert request.connection.recv(1) == b""
@@ -590,9 +637,13 @@ def test_stop_ends_streams_cleanly_and_soon(tmp_path, server):
 
     for proxy in serve(tmp_path, server, "plain"):
         proxy.daemon.handlers["/events"] = stream
-        with proxy.connect() as client:
-            client.sendall(request("GET", "/events"))
-            read_until(client, b"one")
+        with contextlib.ExitStack() as stack:
+            kept, *clients = [stack.enter_context(proxy.connect()) for _ in range(11)]
+            kept.sendall(request("GET", "/info"))
+            read_until(kept, b"{}")
+            for client in clients:
+                client.sendall(request("GET", "/events"))
+                read_until(client, b"one")
             proxy.process.send_signal(signal.SIGTERM)
-            assert read_all(client).endswith(b"0\r\n\r\n")
-        proxy.process.wait(8)
+            assert all(read_all(client).endswith(b"0\r\n\r\n") for client in clients)
+            proxy.process.wait(5)

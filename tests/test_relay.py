@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import resource
 import socket
 import threading
 import time
@@ -170,6 +171,29 @@ def test_quiet_streams_cost_two_descriptors_each_and_no_thread(relay):
         pair[1].close()
     assert eventually(lambda: len(relay) == 0)
     assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+def test_a_stream_that_fails_ends_alone(relay, caplog):
+    """Without a descriptor for a pipe, the stream that wants one is closed; others live, and work when there are."""
+    quiet, busy = ([socket.socketpair(), socket.socketpair()] for _ in range(2))
+    for (_, near), (far, _) in (quiet, busy):
+        relay.add(Stream(near, far))
+    assert eventually(lambda: len(relay) == 2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        busy[0][0].sendall(b"x")
+        busy[0][0].settimeout(10)
+        with contextlib.suppress(ConnectionResetError):  # what it sent was never read
+            assert busy[0][0].recv(1) == b""
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "closed early" in caplog.text
+    quiet[0][0].sendall(b"x")
+    assert quiet[1][1].recv(1) == b"x"
+    for pair in (*quiet, *busy):
+        for sock in pair:
+            sock.close()
 
 
 def test_stop_lets_the_daemon_end_its_response():

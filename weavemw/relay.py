@@ -17,6 +17,7 @@ import atexit
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import select
 import socket
@@ -26,6 +27,8 @@ from collections import deque
 from collections.abc import Callable
 
 __all__ = ["Relay", "Stream"]
+
+_log = logging.getLogger(__name__)
 
 _READ_WRITE = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _GONE = select.EPOLLHUP | select.EPOLLERR
@@ -331,7 +334,14 @@ class Relay:
     def _advance(self, stream: Stream) -> None:
         if self._by_fd.get(stream.client.fileno()) is not stream:
             return  # it ended while it waited for its turn
-        if stream.move(self._pipes):
+        try:
+            more = stream.move(self._pipes)
+        except OSError:
+            # Out of file descriptors, say: that must not end the others too.
+            _log.exception("a stream is closed early")
+            self._end(stream)
+            return
+        if more:
             self._busy.append(stream)
         elif stream.over:
             self._end_or_linger(stream)

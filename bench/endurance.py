@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 from host import TestHost
 
+from bench import ROOT
 from bench.proxies import Served, weave_server
 
 
@@ -42,7 +43,8 @@ def execs(proxy: Served, times: int = 1000) -> str:
         outputs = list(pool.map(lambda n: proxy.docker("exec", container, "echo", str(n)).stdout, range(times)))
     right = sum(output == f"{n}\n" for n, output in enumerate(outputs))
     proxy.docker("rm", "-f", container)
-    return f"{right} of {times} execs right, {len(proxy.log()[len(before):].splitlines())} lines in the log"
+    said = proxy.log()[len(before):].splitlines()
+    return "\n  ".join([f"{right} of {times} execs right, {len(said)} lines in the proxy's log", *said[:10]])
 
 
 def silence(proxy: Served, minutes: float = 15) -> str:
@@ -75,8 +77,11 @@ def _delivers(stream: subprocess.Popen[bytes]) -> bool:
 
 @contextmanager
 def _proxy() -> Iterator[Served]:
-    with TestHost() as host, weave_server(host) as served:
-        yield served
+    with TestHost() as host:
+        host.popen(sys.executable, "-m", "weavemw.cli", "launch-router", "--foreground",
+                   env={"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
+        with weave_server(host) as served:
+            yield served
 
 
 def main() -> None:

@@ -175,25 +175,40 @@ def test_quiet_streams_cost_two_descriptors_each_and_no_thread(relay):
 
 def test_a_stream_that_fails_ends_alone(relay, caplog):
     """Without a descriptor for a pipe, the stream that wants one is closed; others live, and work when there are."""
-    quiet, busy = ([socket.socketpair(), socket.socketpair()] for _ in range(2))
-    for (_, near), (far, _) in (quiet, busy):
-        relay.add(Stream(near, far))
-    assert eventually(lambda: len(relay) == 2)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-    try:
-        busy[0][0].sendall(b"x")
-        busy[0][0].settimeout(10)
-        with contextlib.suppress(ConnectionResetError):  # what it sent was never read
-            assert busy[0][0].recv(1) == b""
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert "closed early" in caplog.text
-    quiet[0][0].sendall(b"x")
-    assert quiet[1][1].recv(1) == b"x"
-    for pair in (*quiet, *busy):
-        for sock in pair:
-            sock.close()
+    with contextlib.ExitStack() as stack:
+        blocked, quiet, failing = (joined(relay, stack) for _ in range(3))
+        for end in blocked:
+            fill(end)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            failing[0].sendall(b"x")
+            with contextlib.suppress(ConnectionResetError):  # what it sent was never read
+                assert failing[0].recv(1) == b""
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert "closed early" in caplog.text
+        quiet[0].sendall(b"x")
+        assert quiet[1].recv(1) == b"x"
+
+
+def joined(relay, stack):
+    """The two ends of a stream through which a byte has come."""
+    (client, near), (far, daemon) = socket.socketpair(), socket.socketpair()
+    relay.add(Stream(near, far, to_upstream=b"x"))
+    for sock in (client, daemon):
+        sock.settimeout(10)
+        stack.enter_context(sock)
+    assert daemon.recv(1) == b"x"
+    return client, daemon
+
+
+def fill(sock):
+    """Send until nobody takes any more, the relay included: whose pipe stays lent."""
+    sock.settimeout(0.3)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            sock.send(b"x" * 65536)
 
 
 def test_stop_lets_the_daemon_end_its_response():

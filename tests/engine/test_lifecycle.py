@@ -78,7 +78,7 @@ def test_no_address_twice(clean, address):
                           check=False)
     assert f"Unable to claim: address {address} is already owned by {first}" in second.stderr
     clean.host.docker("rm", "first")
-    assert eventually(lambda: address not in sum(clean.held().values(), []), within=5)
+    assert eventually(lambda: all(address not in addresses for addresses in clean.held().values()), within=5)
     run(clean, "third", "-e", f"WEAVE_CIDR={address}")
 
 
@@ -218,7 +218,7 @@ def test_own_hosts_file_is_left_alone(clean):
 # inspect
 
 def test_inspect_shows_the_weave_network(clean):
-    """``docker inspect`` by the proxy shows the weave address as a network, and in the old fields where there are any."""
+    """``docker inspect`` by the proxy shows the weave address as a network, and in the old fields where they are."""
     run(clean, "web")
     address = clean.ethwe("web").partition("/")[0]
     every = clean.docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}", "web").stdout

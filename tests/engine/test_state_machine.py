@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from ipaddress import ip_interface, ip_network
@@ -124,7 +124,7 @@ class World:
     def wrong(self, known: dict[str, Known]) -> str:
         """What is not as it should be; empty if all is well."""
         containers = self.inspect()
-        attached = {id: self.ethwe(shown["State"]["Pid"]) for id, shown in containers.items()
+        attached = {container_id: self.ethwe(shown["State"]["Pid"]) for container_id, shown in containers.items()
                     if is_running(shown) and shown["HostConfig"]["NetworkMode"] != "host"}
         return (self._service() or self._networks(known, containers, attached)
                 or self._router(known, containers, attached))
@@ -134,16 +134,16 @@ class World:
         return str(done.stderr)
 
     def _networks(self, known: dict[str, Known], containers: dict[str, Any], attached: dict[str, list[str]]) -> str:
-        for id, addresses in attached.items():
-            one = known[id]
+        for container_id, addresses in attached.items():
+            one = known[container_id]
             if not one.row.fits(one.number, addresses):
-                return f"{id[:12]} has {addresses}, not {one.row.promised}"
+                return f"{container_id[:12]} has {addresses}, not {one.row.promised}"
             one.addresses = one.addresses or addresses
             if sorted(one.addresses) != sorted(addresses):
-                return f"{id[:12]} had {one.addresses}, has {addresses}"
+                return f"{container_id[:12]} had {one.addresses}, has {addresses}"
         veths = len(self.weave.veths())
         wanted = sum(map(bool, attached.values()))
-        waiting = [id[:12] for id, shown in containers.items() if shown["State"]["Restarting"]]
+        waiting = [container_id[:12] for container_id, shown in containers.items() if shown["State"]["Restarting"]]
         return f"{veths} veths for {wanted} containers" if veths != wanted else " ".join(waiting)
 
     def _router(self, known: dict[str, Known], containers: dict[str, Any], attached: dict[str, list[str]]) -> str:
@@ -151,16 +151,16 @@ class World:
         everything = [address.partition("/")[0] for addresses in held.values() for address in addresses]
         if len(everything) != len(set(everything)):
             return f"an address twice: {held}"
-        if left := set(held) - {id for id in containers if known[id].row.promised}:
+        if left := set(held) - {container_id for container_id in containers if known[container_id].row.promised}:
             return f"addresses are held for {left}"
-        for id, addresses in attached.items():
-            if sorted(held.get(id, [])) != sorted(addresses):
-                return f"{id[:12]} holds {held.get(id)}, has {addresses}"
+        for container_id, addresses in attached.items():
+            if sorted(held.get(container_id, [])) != sorted(addresses):
+                return f"{container_id[:12]} holds {held.get(container_id)}, has {addresses}"
         return self._names(containers, attached)
 
     def _names(self, containers: dict[str, Any], attached: dict[str, list[str]]) -> str:
-        fqdn = {id: f"{shown['Name'].lstrip('/')}.weave.local." for id, shown in containers.items()}
-        wanted = {(fqdn[id], each.partition("/")[0]) for id, have in attached.items() for each in have}
+        fqdn = {container_id: f"{shown['Name'].lstrip('/')}.weave.local." for container_id, shown in containers.items()}
+        wanted = {(fqdn[container_id], each.partition("/")[0]) for container_id, have in attached.items() for each in have}
         return "" if self.weave.names() == wanted else f"names are {self.weave.names()}, not {wanted}"
 
 
@@ -218,10 +218,10 @@ class Life(RuleBasedStateMachine):
     def _run(self, slot: int, name: str) -> None:
         row = ROWS[name]
         options = [option.replace("#", str(slot + 1)) for option in row.options]
-        id = self.world.weave.docker("create", *options, "busybox", *COMMAND).stdout.strip()
-        self.ids[slot], self.known[id] = id, Known(slot, row)
-        self.world.weave.docker("start", id)
-        shown = self.world.inspect()[id]
+        container_id = self.world.weave.docker("create", *options, "busybox", *COMMAND).stdout.strip()
+        self.ids[slot], self.known[container_id] = container_id, Known(slot, row)
+        self.world.weave.docker("start", container_id)
+        shown = self.world.inspect()[container_id]
         assert name == "host" or row.fits(slot, self.world.ethwe(shown["State"]["Pid"])), "start returned too early"
 
     @rule(slot=slots, act=acts, way=ways)
@@ -278,15 +278,15 @@ class Life(RuleBasedStateMachine):
 
     def _forget_gone(self) -> None:
         there = self.world.inspect()
-        self.ids = {slot: id for slot, id in self.ids.items() if id in there}
+        self.ids = {slot: container_id for slot, container_id in self.ids.items() if container_id in there}
 
     def teardown(self) -> None:
         """No command began before its network was there, and nothing is left."""
-        for id in self.ids.values():
-            attached = self.known[id].row.promised
-            assert not attached or self.world.host.docker("logs", id).stdout == "", self.known[id]
-        for id in self.world.inspect():
-            self.world.host.docker("rm", "-f", id)
+        for container_id in self.ids.values():
+            attached = self.known[container_id].row.promised
+            assert not attached or self.world.host.docker("logs", container_id).stdout == "", self.known[container_id]
+        for container_id in self.world.inspect():
+            self.world.host.docker("rm", "-f", container_id)
         assert eventually(lambda: self.world.weave.left() == self.world.before), self.world.weave.left()
 
 
@@ -296,10 +296,10 @@ def minutes(pytestconfig: pytest.Config) -> float:
 
 
 @pytest.fixture
-def clock(minutes: float) -> Iterator[Callable[[], bool]]:
+def clock(minutes: float) -> Callable[[], bool]:
     """Whether the time is over."""
     until = time.monotonic() + 60 * minutes
-    yield lambda: time.monotonic() >= until
+    return lambda: time.monotonic() >= until
 
 
 @pytest.mark.timeout(0)

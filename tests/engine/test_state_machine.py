@@ -160,7 +160,8 @@ class World:
 
     def _names(self, containers: dict[str, Any], attached: dict[str, list[str]]) -> str:
         fqdn = {container_id: f"{shown['Name'].lstrip('/')}.weave.local." for container_id, shown in containers.items()}
-        wanted = {(fqdn[container_id], each.partition("/")[0]) for container_id, have in attached.items() for each in have}
+        wanted = {(fqdn[container_id], address.partition("/")[0])
+                  for container_id, have in attached.items() for address in have}
         return "" if self.weave.names() == wanted else f"names are {self.weave.names()}, not {wanted}"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from weavemw.errors import RouterUnreachable
 from weavemw.router.client import RouterClient
 
 THREADS = 64
@@ -20,7 +21,7 @@ THREADS = 64
 
 @pytest.mark.parametrize(("range6", "expected"), [(None, ""), (IPv6Network("fd00:10::/64"), "fd00:10::/64")])
 def test_whether_there_is_ipv6(start: Callable[..., Any], range6: IPv6Network | None, expected: str) -> None:
-    """The router's range of IPv6, or nothing if it has none; asked for once for many allocations."""
+    """The router's range of IPv6, or nothing if it has none."""
     client = RouterClient(start(range6=range6).address)
     assert [client.default_subnet6() for _ in range(3)] == [expected] * 3
 
@@ -74,3 +75,16 @@ def test_router_that_knows_less() -> None:
             assert client.addresses("a") == (ip_interface("10.32.0.1/12"),)
             assert client.default_subnet6() == ""
         server.shutdown()
+
+
+def test_what_seldom_changes_is_remembered_for_a_moment(start: Callable[..., Any],
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    """Domain and DNS address are asked for once for all that happens at once, and anew soon after."""
+    monkeypatch.setattr("weavemw.router.client._REMEMBER", 3600)
+    client = RouterClient(start().address)
+    assert client.domain() == "weave.local."
+    client.address = "127.0.0.1:1"
+    assert client.domain() == "weave.local."
+    monkeypatch.setattr("weavemw.router.client._REMEMBER", 0)
+    with pytest.raises(RouterUnreachable):
+        client.domain()

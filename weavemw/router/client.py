@@ -26,7 +26,7 @@ __all__ = ["Interface", "Router", "RouterClient"]
 Interface = IPv4Interface | IPv6Interface
 
 _IDLE = 256  # connections that are kept for later calls: there are not so many threads
-_REMEMBER = 10.0  # seconds, for what changes only by a router's restart
+_REMEMBER = 2.0  # seconds, for what changes only when a router is started, or Docker's bridge made
 
 
 class Router(Protocol):
@@ -84,7 +84,7 @@ class RouterClient:
         self._session = session()
         self._session.trust_env = False
         self._session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=_IDLE))
-        self._subnet6, self._asked6 = "", -_REMEMBER
+        self._said: dict[str, tuple[float, str | None]] = {}
 
     def allocate(self, container_id: str, subnet: str = "") -> Interface:
         path = _path("ip", container_id, *subnet.split("/", 1) if subnet else ())
@@ -100,11 +100,7 @@ class RouterClient:
         return self._owned()
 
     def default_subnet6(self) -> str:
-        if time.monotonic() >= self._asked6 + _REMEMBER:
-            reply = self._call("GET", "/ipinfo/defaultsubnet6", also=(404, 405))
-            self._subnet6 = reply.text.strip() if reply.status_code == 200 else ""
-            self._asked6 = time.monotonic()
-        return self._subnet6
+        return self._remembered("/ipinfo/defaultsubnet6") or ""
 
     def release(self, container_id: str, address: Interface | None = None) -> None:
         path = _path("ip", container_id, str(address.ip)) if address else _path("ip", container_id)
@@ -120,18 +116,23 @@ class RouterClient:
         return tuple(self._call("GET", "/name", headers={"Accept": "application/json"}).json() or ())
 
     def domain(self) -> str:
-        return self._text("GET", "/domain")
+        return self._remembered("/domain") or ""
 
     def dns_address(self) -> str | None:
-        reply = self._call("GET", "/dns-address", also=(404,))
-        return reply.text.strip() if reply.status_code == 200 else None
+        return self._remembered("/dns-address")
 
     def _owned(self, query: str = "") -> dict[str, tuple[Interface, ...]]:
         reply = self._call("GET", "/ip" + query).json()
         return {row["containerid"]: tuple(map(ip_interface, row["addrs"])) for row in reply.get("owned") or ()}
 
-    def _text(self, method: str, path: str) -> str:
-        return self._call(method, path).text.strip()
+    def _remembered(self, path: str) -> str | None:
+        """What the router says there, or ``None`` if there is no such thing: each start asks several times."""
+        asked, said = self._said.get(path, (-_REMEMBER, None))
+        if time.monotonic() >= asked + _REMEMBER:
+            reply = self._call("GET", path, also=(404, 405))
+            said = reply.text.strip() if reply.status_code == 200 else None
+            self._said[path] = time.monotonic(), said
+        return said
 
     def _call(self, method: str, path: str, *, also: tuple[int, ...] = (), data: Mapping[str, str] | None = None,
               headers: Mapping[str, str] | None = None, timeout: float | None = None) -> requests.Response:

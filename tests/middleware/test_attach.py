@@ -68,6 +68,19 @@ def test_answer_comes_when_the_network_is_there(world, path):
     assert world.router.records == {(container.id, A, "web.weave.local")}
 
 
+@pytest.mark.parametrize("status", ["301 Moved Permanently", "200 OK", "404 Not Found"])
+def test_only_a_start_is_attached(world, status):
+    """An answer other than 204 and 304 goes out as it is: nothing was started."""
+    def answer(environ, start_response):
+        start_response(status, [])
+        return []
+
+    container = world.docker.create()
+    world.app.app = answer
+    assert world.start(container)[0] == status
+    assert world.network.steps == []
+
+
 def test_restart_is_attached_anew(world):
     """After a restart the new process has the network, with the same address."""
     container = world.docker.create()

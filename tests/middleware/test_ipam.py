@@ -76,7 +76,8 @@ def test_what_the_daemon_accepts_stays(world, status):
     assert world.router.owners == {container.id: (A,)}
 
 
-@pytest.mark.parametrize("status", ["404 Not Found", "409 Conflict", "500 Internal Server Error"])
+@pytest.mark.parametrize("status", ["301 Moved Permanently", "404 Not Found", "409 Conflict",
+                                    "500 Internal Server Error"])
 def test_what_the_daemon_refuses_is_given_back(world, status):
     """If the daemon refuses the start, its answer goes out and the addresses back; those held before stay."""
     world.status = status

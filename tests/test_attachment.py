@@ -9,7 +9,7 @@ import pytest
 from weavemw.attachment import Attachment, NotRunning, Swept
 from weavemw.errors import DockerUnreachable, NetworkError, RouterError, RouterUnreachable
 from weavemw.locks import Busy
-from weavemw.network.plan import Ethwe, HostInterface, host_names, mac_for
+from weavemw.network.plan import Ethwe, HostInterface, ProcessEnded, host_names, mac_for
 from weavemw.testing import FakeDocker, FakeRouter, RecordingNetwork
 
 A, B = ip_interface("10.32.0.1/24"), ip_interface("10.32.0.2/24")
@@ -98,6 +98,14 @@ def test_failure_while_undoing_hides_nothing(world, caplog):
         world.attachment.attach(container.id, (A,), ("web",))
     assert "second" in caplog.text
     assert world.network.outside == {}
+
+
+def test_container_whose_end_the_daemon_has_not_noticed_is_not_running(world):
+    """A process that is gone is no failure of the network: its end will be told."""
+    container = world.docker.run()
+    world.network.failures["namespace"] = ProcessEnded("process 1001 has ended")
+    with pytest.raises(NotRunning, match="is not running"):
+        world.attachment.attach(container.id, (A,))
 
 
 @pytest.mark.parametrize("fields", [{"running": False, "pid": 0}, {"running": True, "restarting": True, "pid": 0}])

@@ -23,7 +23,7 @@ from weavemw.errors import Conflict, DockerError, NetworkError, RouterError
 from weavemw.locks import Busy, Locks
 from weavemw.network import hosts
 from weavemw.network.addresses import Interface, Wanted
-from weavemw.network.plan import HostInterface, Namespace, Network, Plan, orphans
+from weavemw.network.plan import HostInterface, Namespace, Network, Plan, ProcessEnded, orphans
 from weavemw.router.client import Router
 
 __all__ = ["Attachment", "NotRunning", "Swept", "is_container_id"]
@@ -154,6 +154,10 @@ class Attachment:
     def _open(self, container: Container, stack: contextlib.ExitStack) -> Namespace | None:
         try:
             return stack.enter_context(self.network.namespace(container.pid))
+        except ProcessEnded as error:  # and the daemon has yet to notice
+            if self._is_still(container):
+                raise NotRunning(f"container {container.short_id} is not running") from error
+            return None
         except NetworkError:
             if self._is_still(container):
                 raise

@@ -13,7 +13,7 @@ import pytest
 from weavemw.errors import NetworkError
 from weavemw.network import messages
 from weavemw.network.netlink import NetlinkNetwork, NetlinkSocket, ensure_bridge
-from weavemw.network.plan import Ethwe, HostInterface, Plan, host_names
+from weavemw.network.plan import Ethwe, HostInterface, Plan, ProcessEnded, host_names
 from weavemw.testing import await_true
 
 pytestmark = pytest.mark.root
@@ -180,7 +180,7 @@ def test_hosts_own_namespace_is_refused(network):
 def test_process_that_is_gone_is_an_error(network, pid, descriptors):
     """A pid without a process is refused, with nothing left open."""
     before = descriptors()
-    with pytest.raises(NetworkError, match="No such file"), network.namespace(pid):
+    with pytest.raises(ProcessEnded, match="has ended"), network.namespace(pid):
         pass
     assert descriptors() == before
 

@@ -28,7 +28,7 @@ from weavemw.errors import NetworkError
 from weavemw.network import messages
 from weavemw.network.addresses import Interface
 from weavemw.network.messages import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, Link, Message
-from weavemw.network.plan import ETHWE, Ethwe, HostInterface, Plan, host_names, is_host_name
+from weavemw.network.plan import ETHWE, Ethwe, HostInterface, Plan, ProcessEnded, host_names, is_host_name
 
 __all__ = ["NetlinkNetwork", "NetlinkSocket", "ensure_bridge", "setns"]
 
@@ -365,6 +365,8 @@ def _write_sysctl(name: str, value: str) -> None:
 def _open_namespace(pid: int) -> int:
     try:
         descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise ProcessEnded(f"process {pid} has ended") from error
     except OSError as error:
         raise NetworkError(f"can't open the network namespace of process {pid}: {error.strerror}") from error
     if _is_own(descriptor):

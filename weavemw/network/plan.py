@@ -14,15 +14,20 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from weavemw.errors import NetworkError
 from weavemw.network.addresses import Interface
 
-__all__ = ["ETHWE", "Ethwe", "HostInterface", "Namespace", "Network", "Plan", "host_names", "is_host_name", "mac_for",
-           "orphans"]
+__all__ = ["ETHWE", "Ethwe", "HostInterface", "Namespace", "Network", "Plan", "ProcessEnded", "host_names",
+           "is_host_name", "mac_for", "orphans"]
 
 #: The name of the interface in a container.
 ETHWE = "ethwe"
 
 _PREFIX, _DIGITS = "vethwe", 9  # IFNAMSIZ leaves 15 characters
+
+
+class ProcessEnded(NetworkError):
+    """There is no such process any more, and so no namespace of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,7 @@ class Network(Protocol):
     """What attaching needs of the kernel; :class:`weavemw.testing.RecordingNetwork` is another one."""
 
     def namespace(self, pid: int) -> AbstractContextManager[Namespace]:
-        """Hold a process's network namespace open; the host's own is refused."""
+        """Hold a process's network namespace open; the host's own is refused. Raises :class:`ProcessEnded` too."""
 
     def detach(self, container_id: str) -> bool:
         """Remove the container's host interface; ``False`` if there was none. Takes the kernel some 20 ms."""

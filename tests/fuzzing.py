@@ -114,7 +114,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=_Number, parse_f
 
 def decode(body: bytes) -> dict[str, Any] | None:
     """The configuration that Go reads; ``None`` for what is no JSON object."""
-    text = body.decode("utf-8", "replace").lstrip(" \t\r\n")
+    text = body.decode("utf-8", "surrogateescape").lstrip(" \t\r\n")  # Go: one U+FFFD for each bad byte
     try:
         value, _ = _DECODER.raw_decode(text)
     except (ValueError, RecursionError):

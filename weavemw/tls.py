@@ -74,7 +74,14 @@ class Session:
 
     def move(self) -> bool:
         """Move what can be moved now; True if there may be more at once, after others had their turn."""
-        return all(self._step() for _ in range(_TURN))
+        if self.broken:
+            return False
+        try:
+            more_up = _repeated(self._up)
+            return _repeated(lambda: self._down(may_end=not more_up)) or more_up
+        except OSError as error:  # every SSLError too
+            self._break(error)
+            return False
 
     @property
     def over(self) -> bool:
@@ -104,16 +111,6 @@ class Session:
             if sock:
                 sock.close()
 
-    def _step(self) -> bool:
-        if self.broken:
-            return False
-        try:
-            moved_up = self._up()
-            return self._down(may_end=not moved_up) or moved_up
-        except OSError as error:  # every SSLError too
-            self._break(error)
-            return False
-
     def _break(self, error: OSError) -> None:
         with contextlib.suppress(OSError):
             self.client.send(self._outgoing.read())  # an alert that says why
@@ -141,13 +138,27 @@ class Session:
     def _decrypt(self) -> bool:
         if not self._established:
             self._tls.do_handshake()
+            # Nothing is sent in return: a client with Nagle's algorithm waits for the acknowledgement.
+            self.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             self._established, self.deadline = True, time.monotonic() + _SILENCE
             return True
-        with contextlib.suppress(ssl.SSLZeroReturnError):
-            self._for_server = self._tls.read(_BLOCK)
+        self._for_server = self._read_records()
         if not self._for_server:
             self._end_up()
         return True
+
+    def _read_records(self) -> bytes:
+        """What has come, empty at its end; one record is read at a time, and many make a block."""
+        records: list[bytes] = []
+        try:
+            while sum(map(len, records)) < _BLOCK and (record := self._tls.read(_BLOCK)):
+                records.append(record)
+        except ssl.SSLZeroReturnError:
+            pass
+        except ssl.SSLWantReadError:
+            if not records:
+                raise
+        return b"".join(records)
 
     def _receive(self) -> bool:
         try:
@@ -225,6 +236,11 @@ class Session:
         """The server is gone: the client gets the rest, and a little time to close."""
         self.plain_gone = True
         self.deadline = self.deadline or (time.monotonic() + _LINGER if self._down_done and self._flushed else None)
+
+
+def _repeated(move: Callable[[], bool]) -> bool:
+    """Move again and again; whether there may be more after as many times as one turn has."""
+    return all(move() for _ in range(_TURN))
 
 
 class Front:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import stat
@@ -105,6 +106,18 @@ def test_it_serves_on_every_listener_until_it_is_told_to_stop(start: Start, tmp_
     assert proxy.wait(10) == 0
     assert not (tmp_path / "weave.sock").exists()
     assert runfile.running(tmp_path / "run/proxy.json") is None
+
+
+@pytest.mark.root
+def test_it_may_open_as_many_files_as_the_system_allows(start: Start) -> None:
+    """The soft limit, often 1024, becomes the hard one: each stream takes two descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        proxy = start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE) == (hard, hard)
 
 
 @pytest.mark.root

@@ -13,6 +13,7 @@ import functools
 import json
 import logging
 import os
+import resource
 import select
 import signal
 import socket
@@ -112,6 +113,7 @@ def start(settings: Settings) -> list[str]:
         log.warning("%s", warning)
     held = runfile.RunFile(settings.run_dir / runfile.PROXY, what="weave proxy")
     wait.install(settings.state_dir)
+    _raise_descriptor_limit()
     bind = [f"fd://{sock.detach()}" for sock in bind_all(settings)]
     held.write(facts(settings))
     return bind
@@ -240,6 +242,12 @@ def _prepare(settings: Settings, worker: AdmittingWorker) -> None:
     worker.allowed = listeners.networks(settings.allow_from)
     if files := tls_files.of(settings):
         worker.front = Front(tls_files.Contexts(files))
+
+
+def _raise_descriptor_limit() -> None:
+    """Every stream takes two descriptors, and shells and services often begin with 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _end_with_master() -> None:

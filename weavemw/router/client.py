@@ -109,8 +109,9 @@ class RouterClient:
     def register(self, container_id: str, address: Interface, fqdn: str) -> None:
         self._call("PUT", _path("name", container_id, str(address.ip)), data={"fqdn": fqdn})
 
-    def deregister(self, container_id: str) -> None:
-        self._call("DELETE", _path("name", container_id))
+    def deregister(self, container_id: str, address: Interface | None = None, fqdn: str = "") -> None:
+        path = _path("name", container_id, *([str(address.ip)] if address else []))
+        self._call("DELETE", f"{path}?fqdn={quote(fqdn)}" if fqdn else path)
 
     def names(self) -> tuple[Mapping[str, object], ...]:
         return tuple(self._call("GET", "/name", headers={"Accept": "application/json"}).json() or ())

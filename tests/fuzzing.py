@@ -64,7 +64,7 @@ def _list(value: Any, old: list[str] | None) -> list[str] | None:
 def _command(value: Any, old: list[str] | None) -> list[str] | None:
     if value is None:
         return None
-    return [value] if isinstance(value, str) and not isinstance(value, _Number) else _list(value, None)
+    return [_text(value)] if isinstance(value, str) else _list(value, None)
 
 
 def _map(value: Any, old: dict[str, str] | None) -> dict[str, str] | None:
@@ -72,7 +72,7 @@ def _map(value: Any, old: dict[str, str] | None) -> dict[str, str] | None:
         return None
     if not isinstance(value, _Pairs):
         raise WrongTypeError
-    return (old or {}) | {key: _text(item) for key, item in value.pairs}
+    return (old or {}) | {_text(key): _text(item) for key, item in value.pairs}
 
 
 def _host(value: Any, old: dict[str, Any] | None) -> dict[str, Any] | None:

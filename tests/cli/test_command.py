@@ -21,6 +21,7 @@ _FACTS = {"listeners": ["unix:///run/w.sock", "tcp://0.0.0.0:12375"], "docker_ho
                  id="a proxy that has stopped"),
     pytest.param({"DOCKER_HOST": "unix:///var/run/weave.sock", "ORIG_DOCKER_HOST": ""}, False, "",
                  id="a stopped proxy's unix socket"),
+    pytest.param({"DOCKER_HOST": "tcp://127.0.0.1:12375"}, False, "", id="a stopped proxy, set by hand"),
     pytest.param({"DOCKER_HOST": "unix:///mine", "ORIG_DOCKER_HOST": "unix:///o"}, False, "unix:///mine",
                  id="set anew since"),
 ])

@@ -108,6 +108,14 @@ def test_env_and_config_lead_docker_to_the_proxy(weave: Weave) -> None:
     assert weave.says("env") == "weave: weave proxy is not running\n"
 
 
+def test_stop_stops_both_where_docker_host_is_the_proxy(weave: Weave) -> None:
+    """Also in a shell where DOCKER_HOST was set by hand, and nothing remembers what it was before."""
+    weave("launch", *weave.listeners)
+    stopped = weave("stop", DOCKER_HOST=f"unix://{weave.socket}")
+    assert "DOCKER_HOST still points at the proxy" in stopped.stderr
+    assert not weave.names() & {"weave", "weaveproxy"}
+
+
 def test_router_and_proxy_are_launched_one_by_one_too(weave: Weave) -> None:
     """launch-router and launch-proxy, each with its options, and stop-proxy and stop-router."""
     weave("launch-router", "--dns-domain=corp.internal", "--ipalloc-range=10.40.0.0/16")

@@ -103,7 +103,7 @@ def engine_host(environ: Mapping[str, str], proxy: Mapping[str, Any] | None) -> 
         return str(proxy["docker_host"])
     if "ORIG_DOCKER_HOST" in environ and (not host.startswith("unix:") or points_at(host, DEFAULT_LISTENERS)):
         return environ["ORIG_DOCKER_HOST"]
-    return host
+    return "" if points_at(host, DEFAULT_LISTENERS) else host  # a proxy that has stopped is no engine
 
 
 def points_at(docker_host: str, endpoints: list[str] | tuple[str, ...]) -> bool:

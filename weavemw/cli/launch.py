@@ -12,21 +12,31 @@ from typing import Any
 import click
 
 from weavemw import exposure, listeners, runfile
+from weavemw.cli import peers
 from weavemw.cli.command import Invocation, points_at, verb
-from weavemw.cli.options import common_options, proxy_options, proxy_values, router_arguments, router_options
+from weavemw.cli.options import (
+    common_options,
+    peer_options,
+    proxy_options,
+    proxy_values,
+    router_arguments,
+    router_options,
+)
 from weavemw.cli.router import router_serves
 from weavemw.docker import DockerClient
 from weavemw.errors import Conflict, WeaveError
 from weavemw.settings import Settings
 from weavemw.supervisor import PROXY, ROUTER, Supervisor, python_environ
 
-__all__ = ["launch", "launch_proxy", "launch_router", "stop", "stop_proxy", "stop_router"]
+__all__ = ["launch", "launch_proxy", "launch_router", "stop", "stop_proxy", "stop_router", "stop_running_proxy",
+           "stop_running_router"]
 
 _STOP_LIMIT = 10.0
 _foreground = click.option("--foreground", is_flag=True, help="Serve here, not in a container of Docker's.")
 
 
 @verb("launch")
+@peer_options
 @router_options
 @proxy_options
 @common_options
@@ -37,7 +47,10 @@ def launch(weave: Invocation, /, **options: Any) -> None:
     \b
     weave launch
     weave launch --ipalloc-range 10.2.0.0/16 -H unix:///var/run/weave.sock
+
+    PEER is taken as the original takes it, without effect: this router serves a single host.
     """
+    _warn(peers.ignored(options))
     settings = weave.settings(proxy_values(options))
     _refuse_second(weave, settings)
     _launch_router(weave, settings, options)
@@ -49,6 +62,7 @@ def launch(weave: Invocation, /, **options: Any) -> None:
 
 
 @verb("launch-router")
+@peer_options
 @router_options
 @common_options
 @_foreground
@@ -58,7 +72,10 @@ def launch_router(weave: Invocation, /, foreground: bool, **options: Any) -> Non
 
     \b
     weave launch-router --ipalloc-range 10.2.0.0/16 --dns-domain corp.internal
+
+    PEER is taken as the original takes it, without effect: this router serves a single host.
     """
+    _warn(peers.ignored(options))
     settings = weave.settings(proxy_values(options))
     if foreground:
         from weavemw.router.__main__ import main
@@ -95,22 +112,23 @@ def launch_proxy(weave: Invocation, /, foreground: bool, print_config: bool, **o
 @click.pass_obj
 def stop(weave: Invocation) -> None:
     """Stop proxy and router. Containers keep running, with their network."""
-    _stop_proxy(weave)
-    _stop_router(weave)
+    settings = weave.settings()  # asked once: DOCKER_HOST may be the proxy, which says what the engine is while it runs
+    stop_running_proxy(weave, settings)
+    stop_running_router(settings)
 
 
 @verb("stop-router")
 @click.pass_obj
 def stop_router(weave: Invocation) -> None:
     """Stop the router only."""
-    _stop_router(weave)
+    stop_running_router(weave.settings())
 
 
 @verb("stop-proxy")
 @click.pass_obj
 def stop_proxy(weave: Invocation) -> None:
     """Stop the proxy only."""
-    _stop_proxy(weave)
+    stop_running_proxy(weave, weave.settings())
 
 
 def _launch_router(weave: Invocation, settings: Settings, options: Mapping[str, Any]) -> None:
@@ -131,8 +149,7 @@ def _launch_proxy(weave: Invocation, settings: Settings) -> None:
     environ = settings.to_environ() | python_environ(weave.environ)
     _supervisor(settings).launch(PROXY, environ, is_ready=lambda: _proxy_serves(settings))
     for warning in (*warnings, exposure.open_to_all(settings)):
-        if warning:
-            click.echo(f"weave: warning: {warning}", err=True)
+        _warn(warning)
 
 
 def _refuse_second(weave: Invocation, settings: Settings) -> None:
@@ -155,9 +172,10 @@ def _proxy_serves(settings: Settings) -> bool:
     return all(listeners.serves(listeners.parse(each), guarded=facts["guarded"]) for each in settings.listeners)
 
 
-def _stop_proxy(weave: Invocation) -> None:
+def stop_running_proxy(weave: Invocation, settings: Settings) -> None:
+    """Stop the proxy, however it was started; if it does not run, or the shell is still led to it, that is said."""
     proxy = weave.proxy
-    stopped = _supervisor(weave.settings()).stop(PROXY)
+    stopped = _supervisor(settings).stop(PROXY)
     if proxy and not stopped:  # one in the foreground, or systemd's
         _end(weave, proxy["pid"])
     if not (proxy or stopped):
@@ -179,9 +197,15 @@ def _end(weave: Invocation, pid: int) -> None:
         time.sleep(0.05)
 
 
-def _stop_router(weave: Invocation) -> None:
-    if not _supervisor(weave.settings()).stop(ROUTER):
+def stop_running_router(settings: Settings) -> None:
+    """Stop the router's container; if there is none, that is said."""
+    if not _supervisor(settings).stop(ROUTER):
         click.echo("weave router is not running", err=True)
+
+
+def _warn(warning: str) -> None:
+    if warning:
+        click.echo(f"weave: warning: {warning}", err=True)
 
 
 def _supervisor(settings: Settings) -> Supervisor:

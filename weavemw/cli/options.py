@@ -12,7 +12,7 @@ import click
 from weavemw.errors import SettingsError
 from weavemw.settings import DEFAULT_LISTENERS, Settings
 
-__all__ = ["common_options", "proxy_options", "proxy_values", "router_arguments", "router_options"]
+__all__ = ["common_options", "peer_options", "proxy_options", "proxy_values", "router_arguments", "router_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,6 +48,11 @@ def router_options(function: F) -> F:
     for option in reversed(_router_own()):
         function.__dict__.setdefault("__click_params__", []).append(option)
     return function
+
+
+def peer_options(function: F) -> F:
+    """What the original's router is told of its peers; ours has none."""
+    return _decorated(function, _PEERS)
 
 
 def router_arguments(settings: Settings, options: Mapping[str, Any], table: Mapping[str, Any]) -> tuple[str, ...]:
@@ -141,6 +146,12 @@ _NAMING: list[Any] = [
                  help=f"What of it becomes the hostname. [default: {_D.hostname_match}]"),
     click.option("--hostname-replacement", metavar="EXPR",
                  help=f"How the match is written. [default: {_D.hostname_replacement}]"),
+]
+_PEERS: list[Any] = [
+    click.argument("peers", nargs=-1, metavar="[PEER…]"),
+    click.option("--password", metavar="PASSWORD", envvar="WEAVE_PASSWORD", help="For peers; see PEER."),
+    click.option("--init-peer-count", type=int, metavar="N", help="For peers; see PEER."),
+    click.option("--no-discovery", is_flag=True, help="For peers; see PEER."),
 ]
 _COMMON: list[Any] = [
     click.option("--docker-bridge", metavar="NAME", help=f"Docker's bridge. [default: {_D.docker_bridge}]"),

@@ -1,0 +1,104 @@
+"""The router's peers and its report: connect, forget, rmpeer, prime, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import click
+
+from weavemw.cli.command import Invocation, verb
+from weavemw.cli.router import call_router
+
+__all__ = ["connect", "forget", "ignored", "prime", "report", "rmpeer"]
+
+_PATIENCE = 300.0  # seconds for peers to agree
+_ALONE = "single host"  # what the built-in router says of connections
+
+
+@verb("connect")
+@click.argument("peers", nargs=-1, required=True, metavar="PEER…")
+@click.option("--replace", is_flag=True, help="Forget the peers known until now.")
+@click.pass_obj
+def connect(weave: Invocation, peers: tuple[str, ...], replace: bool) -> None:
+    """Let the router connect to peers, each HOST[:PORT].
+
+    \b
+    weave connect host2 host3:6783
+    weave connect --replace host4
+    """
+    address = weave.settings().router_address
+    call_router(address, "POST", "/connect", _form(peers, replace=replace))
+    if _ALONE in call_router(address, "GET", "/status/connections"):
+        click.echo(f"weave: warning: {', '.join(peers)}: noted, but the router built in serves a single host and "
+                   "connects to none; a Weave Net router does", err=True)
+
+
+@verb("forget")
+@click.argument("peers", nargs=-1, required=True, metavar="PEER…")
+@click.pass_obj
+def forget(weave: Invocation, peers: tuple[str, ...]) -> None:
+    """Let the router no longer try to connect to peers.
+
+    \b
+    weave forget host2
+    """
+    call_router(weave.settings().router_address, "POST", "/forget", _form(peers))
+
+
+@verb("rmpeer")
+@click.argument("peers", nargs=-1, required=True, metavar="PEER-ID…")
+@click.pass_obj
+def rmpeer(weave: Invocation, peers: tuple[str, ...]) -> None:
+    """Take over the addresses of peers that are gone for good; the names are those of `weave status peers`.
+
+    \b
+    weave rmpeer 0a:1b:2c:3d:4e:5f
+    """
+    for peer in peers:
+        path = f"/peer/{quote(peer, safe=':')}"
+        click.echo(call_router(weave.settings().router_address, "DELETE", path).rstrip("\n"))
+
+
+@verb("prime")
+@click.pass_obj
+def prime(weave: Invocation) -> None:
+    """Wait until the router can give addresses: until its peers, if it has any, agree on who gives which.
+
+    \b
+    weave prime && docker run -d nginx
+    """
+    # A router without peers has no ring that could be waited for, and is ready when it answers.
+    call_router(weave.settings().router_address, "GET", "/ring", timeout=_PATIENCE, also=(404,))
+
+
+@verb("report")
+@click.option("-f", "--format", "template", metavar="FORMAT", help="One part of it, as {{.IPAM.Range}}.")
+@click.pass_obj
+def report(weave: Invocation, template: str | None) -> None:
+    """Print all that the router knows about itself, as JSON.
+
+    \b
+    weave report
+    weave report -f '{{.IPAM.DefaultSubnet}}'
+    weave report -f '{{json .DNS}}'
+    """
+    query = f"?{urlencode({'format': template})}" if template else ""
+    text = call_router(weave.settings().router_address, "GET", f"/report{query}", accept="application/json")
+    click.echo(text.rstrip("\n") if template else json.dumps(json.loads(text), indent=2))
+
+
+def ignored(options: Mapping[str, Any]) -> str:
+    """What to say of options that only matter among peers; empty if none was given. Passwords are not shown."""
+    given = [f"peer {peer}" for peer in options.get("peers") or ()]
+    given += [f"--{name.replace('_', '-')}" for name in ("password", "init_peer_count", "no_discovery")
+              if options.get(name)]
+    if not given:
+        return ""
+    return f"without effect: {', '.join(given)}: the router built in serves a single host; a Weave Net router has peers"
+
+
+def _form(peers: Sequence[str], *, replace: bool = False) -> list[tuple[str, str]]:
+    return [*(("peer", peer) for peer in peers), *([("replace", "true")] if replace else [])]

@@ -228,6 +228,25 @@ def test_server_and_date_are_the_daemons(plain):
     assert b"gunicorn" not in reply
 
 
+def test_short_answers_come_as_the_daemon_sent_them(plain):
+    """On a kept connection, each is the daemon's own bytes, order and spelling of its headers included."""
+    head = b"HTTP/1.1 299 Odd  Reason\r\nx-LOWER: a\r\nContent-Length: 3\r\nX-Again: 1\r\nX-Again: 2\r\n\r\n"
+    plain.daemon.handlers["/_ping"] = lambda request: request.connection.sendall(
+        head if request.line.startswith("HEAD") else head + b"abc")
+    with plain.connect() as client:
+        for method, expected in (("GET", head + b"abc"), ("HEAD", head), ("GET", head + b"abc")):
+            client.sendall(request(method, "/_ping"))
+            assert read_exactly(client, len(expected)) == expected
+
+
+def test_kept_connection_of_http_1_0(plain):
+    """A client of HTTP/1.0 that wants to keep its connection is told that it may."""
+    with plain.connect() as client:
+        for _ in range(2):
+            client.sendall(b"GET /info HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            assert b"\r\nConnection: keep-alive\r\n" in read_until(client, b"{}")
+
+
 def test_embedding_middleware_sees_the_response(tmp_path):
     """A middleware that replaces start_response is heeded, for streams too."""
     for proxy in serve(tmp_path, "gthread", "wrapped"):

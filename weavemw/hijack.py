@@ -5,11 +5,13 @@ that should cost no thread while it is quiet (``docker logs -f``). So there is a
 contract, in the manner of ``wsgi.file_wrapper``:
 
 * :class:`Handover`, the outermost layer, leaves an :class:`Offer` in ``environ``.
-* The innermost app may return a :class:`Tunnel`, an ordinary WSGI iterable that
-  answers when it is iterated.
-* If the tunnel comes back to :class:`Handover` as that very object, its
+* The innermost app may return an :class:`Untouched` response, an ordinary WSGI
+  iterable that answers when it is iterated.
+* If a stream comes back to :class:`Handover` as that very object, its
   connections go to the relay, which joins them in the kernel. If a middleware
   wrapped it, the server iterates it: as correct, merely slower.
+* A short answer that comes back as the very object that was made is sent as
+  the daemon sent it, at once and in one piece.
 * A middleware that replaces ``start_response`` wants to see the response: then
   nothing is handed over, except upgrades, which no server could carry.
 
@@ -31,36 +33,38 @@ from weavemw import context
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from weavemw.http1 import ResponseHead
     from weavemw.relay import Relay, Stream
 
-__all__ = ["Handover", "Offer", "Tunnel"]
+__all__ = ["Handover", "Offer", "Untouched"]
 
 _SOCKETS = ("gunicorn.socket", "werkzeug.socket")
 
 
-class Tunnel(Protocol):
-    """A response that can be handed over as a :class:`~weavemw.relay.Stream`: known by the offer that it holds."""
+class Untouched(Protocol):
+    """A response that need not go through the server: known by the offer that it holds."""
 
-    offer: Offer
+    offer: Offer | None
 
     def __iter__(self) -> Iterator[bytes]: ...
 
-    def hand_over(self) -> None:
-        """Give both connections to the relay."""
+    def hand_over(self) -> Iterable[bytes]:
+        """Answer by the offer; returns what the server is to be given instead."""
 
 
 class Offer:
     """The client's connection, as the server holds it, for whoever can use it better."""
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse, relay: Relay,
-                 read_ahead: Callable[[], bytes]) -> None:
+                 server: Any) -> None:
         self.start_response = start_response
         self.relay = relay
         self.input = environ["wsgi.input"]
         self.content_length = environ.get("CONTENT_LENGTH")
         self.client_fd: int = _server_socket(environ).fileno()
         self.may_block = bool(environ["wsgi.multithread"])
-        self._read_ahead = read_ahead
+        self._server = server
+        self._environ = environ
 
     def is_untouched_by(self, start_response: StartResponse) -> bool:
         """Whether no middleware wants to see the response."""
@@ -82,7 +86,7 @@ class Offer:
         In its place the server is left a connection whose peer is gone: it
         closes that one, in its own time, and writes nothing to the real one.
         """
-        read_ahead = self._read_ahead()
+        read_ahead = _read_ahead(self._server, self._environ)
         connection = socket.socket(fileno=os.dup(self.client_fd))
         ours, peer = socket.socketpair()
         with ours, peer:
@@ -93,9 +97,23 @@ class Offer:
         """Give the relay a stream that was made of what :meth:`take` returned."""
         self.relay.add(stream)
 
+    @property
+    def may_answer(self) -> bool:
+        """Whether :meth:`answer` can be used: the server will keep the connection, and has nothing to say of it."""
+        server = self._server
+        return _is_gunicorn(server) and server.req.version == (1, 1) and not (
+            server.must_close or server.req.should_close())
+
+    def answer(self, head: ResponseHead, body: bytes) -> None:
+        """Send a whole response as it came; the server is told, for its books, but for what it would send."""
+        length = head.get("content-length")
+        self.start_response(head.status_line, [("Content-Length", length)] if length else [])
+        self._server.headers_sent = True
+        self._server.sock.sendall(b"%b\r\n\r\n%b" % (head.raw, body))
+
 
 class Handover:
-    """The outermost layer: offers the connection, and hands over the tunnel that comes back untouched.
+    """The outermost layer: offers the connection, and hands over the response that comes back untouched.
 
     It also gives a server's ``Server`` and ``Date`` headers back to the daemon:
     gunicorn would put its own in their place.
@@ -110,15 +128,12 @@ class Handover:
             return self.app(environ, start_response)
         server: Any = getattr(start_response, "__self__", None)
         respond = _keeping_server_and_date(server, start_response)
-        offer = Offer(environ, respond, self.relay, lambda: _read_ahead(server, environ))
+        offer = Offer(environ, respond, self.relay, server)
         environ[context.HANDOVER] = offer
         environ[context.CLIENT_GONE] = offer.client_gone
         environ[context.HEADERS] = list(server.req.headers) if _is_gunicorn(server) else []
         response = self.app(environ, respond)
-        if getattr(response, "offer", None) is not offer:
-            return response
-        cast(Tunnel, response).hand_over()
-        return nothing(respond)
+        return cast(Untouched, response).hand_over() if getattr(response, "offer", None) is offer else response
 
 
 def nothing(start_response: StartResponse, status: str = "200 OK") -> Iterable[bytes]:

@@ -26,11 +26,12 @@ def request_head(method: str, target: str, headers: Iterable[tuple[str, str]], v
 
 
 class ResponseHead:
-    """Status line and headers of a response, as they were sent."""
+    """Status line and headers of a response; ``raw`` is both as they were sent, without the empty line."""
 
-    __slots__ = ("_values", "headers", "reason", "status", "version")
+    __slots__ = ("_values", "headers", "raw", "reason", "status", "version")
 
-    def __init__(self, version: str, status: int, reason: str, headers: Headers) -> None:
+    def __init__(self, version: str, status: int, reason: str, headers: Headers, raw: bytes = b"") -> None:
+        self.raw = raw
         self.version = version
         self.status = status
         self.reason = reason
@@ -48,7 +49,7 @@ class ResponseHead:
         if not match:
             raise ProtocolError(f"not a status line: {status_line[:80]!r}")
         version, status, reason = match.groups()
-        return cls(version, int(status), reason or "", [_field(line) for line in lines])
+        return cls(version, int(status), reason or "", [_field(line) for line in lines], head)
 
     @property
     def status_line(self) -> str:

@@ -64,8 +64,7 @@ class Passthrough:
 
     def _take_over(self, environ: WSGIEnvironment, start_response: StartResponse, offer: Offer) -> Iterable[bytes]:
         """At once, whatever the middlewares around us do: no server can carry what follows a 101."""
-        self._tunnel(environ, start_response, offer).hand_over()
-        return nothing(start_response, "101 Switching Protocols")
+        return self._tunnel(environ, start_response, offer).hand_over()
 
     def _exchange(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         pooled = self.upstream.idle() if is_repeatable(environ) else None
@@ -80,12 +79,14 @@ class Passthrough:
             raise DockerUnreachable(f"the Docker daemon gave no proper answer: {error}") from error
 
     def _begun(self, environ: WSGIEnvironment, start_response: StartResponse, connection: Connection) -> Exchange:
-        exchange = Exchange(environ, start_response, connection, self.upstream)
+        offer: Offer | None = environ.get(context.HANDOVER)
+        exchange = Exchange(environ, start_response, connection, self.upstream,
+                            offer if offer and offer.is_untouched_by(start_response) else None)
         exchange.begin(head_of(environ, close=False))
         return exchange
 
     def _tunnel(self, environ: WSGIEnvironment, start_response: StartResponse, offer: Offer) -> Tunnel:
-        tunnel = Tunnel(environ, start_response, self.upstream.connect(), offer)
+        tunnel = Tunnel(environ, start_response, self.upstream.connect(), offer=offer)
         tunnel.send(head_of(environ, close=True))
         return tunnel
 
@@ -98,23 +99,27 @@ class Exchange:
     """One request at the daemon and its response, as a WSGI iterable.
 
     :meth:`begin` sends the request and waits for the response's head; iterating
-    without it sends what is left of the request, and waits first.
+    without it sends what is left of the request, and waits first. With an
+    ``offer``, it can be handed over instead (:class:`weavemw.hijack.Untouched`).
     """
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse, connection: Connection,
-                 pool: Upstream | None = None) -> None:
+                 pool: Upstream | None = None, offer: Offer | None = None) -> None:
+        self.offer = offer
         self._environ = environ
         self._start_response = start_response
         self._connection = connection
         self._pool = pool
-        self._body: Iterator[bytes] | None = None
+        self._head: ResponseHead | None = None
         self._request: Iterator[bytes] | None = body_pieces(environ) if has_body(environ) else None
         self._unsent = b""
         self._ended = False
 
     def __iter__(self) -> Iterator[bytes]:
-        if self._body is None:
+        if self._head is None:
             self.begin()
+        if self.offer:
+            self._respond()
         if not self._connection.has_read_of(self._decoder):
             # An empty piece makes gunicorn send the head before there is a body.
             yield b""
@@ -127,25 +132,39 @@ class Exchange:
             self._connection.send(head)
 
     def begin(self, head_to_send: bytes = b"") -> None:
-        """Send the request, read the response's head, and start the response."""
+        """Send the request, read the response's head, and start the response unless it may be handed over."""
         with self._closing_on_error():
             if head_to_send:
                 self._connection.send(head_to_send)
             while self._send_more():
                 pass
-            head = self._connection.read_head(self._wait)
+            head = self._head = self._connection.read_head(self._wait)
             self._decoder, self._body = self._connection.body(self._environ["REQUEST_METHOD"], head)
         self._keeps_alive = head.keeps_alive and (self._request is None or head.status < 400)
         if head.status >= 400:
             self._request = None  # refused: the rest of the request is of no use
-        self._start_response(head.status_line, end_to_end(head))
+        if not self.offer:
+            self._respond()
+
+    def hand_over(self) -> Iterable[bytes]:
+        """Send a response that is all there as it came; any other is left to the server."""
+        assert self.offer  # who hands over has found it here
+        assert self._head  # begin() read it
+        if not self.offer.may_answer or self._request or self._head.get("connection"):
+            return self
+        body = self._connection.rest_of(self._decoder)
+        if body is None:
+            return self
+        self.close()
+        self.offer.answer(self._head, body)
+        return ()
 
     def close(self) -> None:
         """End the request at the daemon, or keep the connection if the response was read to its end."""
         if self._ended:
             return
         self._ended = True
-        if self._pool and self._body is not None and self._decoder.done and self._keeps_alive and not self._request:
+        if self._pool and self._head and self._decoder.done and self._keeps_alive and not self._request:
             self._pool.keep(self._connection)
         else:
             self._connection.close()
@@ -154,8 +173,11 @@ class Exchange:
         """The next piece of body; sends what is left of the request while the daemon says nothing."""
         while self._send_more():
             pass
-        assert self._body is not None
         return next(self._body, None)
+
+    def _respond(self) -> None:
+        assert self._head is not None  # begin() read it
+        self._start_response(self._head.status_line, end_to_end(self._head))
 
     def _send_more(self) -> bool:
         """Send a piece of the request's body; False once it is sent, or the daemon has something to say."""
@@ -188,21 +210,18 @@ class Exchange:
 
 
 class Tunnel(Exchange):
-    """An exchange that can be handed over instead of being iterated (see :class:`weavemw.hijack.Tunnel`)."""
+    """An exchange that goes to the relay when it is handed over; its offer is a must."""
 
-    def __init__(self, environ: WSGIEnvironment, start_response: StartResponse, connection: Connection,
-                 offer: Offer) -> None:
-        super().__init__(environ, start_response, connection)
-        self.offer = offer
-
-    def hand_over(self) -> None:
+    def hand_over(self) -> Iterable[bytes]:
         """Give both connections to the relay, with whatever is left of the request's body."""
+        assert self.offer  # it was made with one
         if not self.offer.has_body_of(self._environ):
             while self._send_more():
                 pass
         self._ended = True
         client, read_ahead = self.offer.take()
         self.offer.hand_over(Stream(client, self._connection.sock, to_upstream=read_ahead))
+        return nothing(self._start_response, "101 Switching Protocols" if upgrade_of(self._environ) else "200 OK")
 
 
 def may_be_hijacked(environ: WSGIEnvironment) -> bool:

@@ -151,6 +151,13 @@ class Connection:
         """Whether the next piece of a body (or its end) was read with the head, so that it need not be waited for."""
         return decoder.done or (bool(self._buffer) and decoder.length is not None)
 
+    def rest_of(self, decoder: BodyDecoder) -> bytes | None:
+        """A whole body if all of it was read with the head, else ``None``; the response is over then."""
+        if decoder.length != len(self._buffer):
+            return None
+        body, self._buffer = self._buffer, b""
+        return body if decoder.done else b"".join(decoder.feed(body))
+
     def close(self) -> None:
         """Close it; closing twice is no error."""
         self.sock.close()

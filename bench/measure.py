@@ -100,8 +100,8 @@ def quiet_streams(targets: Targets, count: int) -> list[Row]:
 
 
 def _hold(target: Served, count: int) -> tuple[float, ...]:
-    for _ in range(20):
-        _attached_and_closed(target)  # whatever is made once is made now
+    for _ in range(200):
+        _attached_and_closed(target)  # whatever is made once is made now, the threads of a pool included
     ping_before = _ping_p99(target)
     threads, memory, began = target.threads(), target.memory(), time.monotonic()
     with contextlib.ExitStack() as stack:

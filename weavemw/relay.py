@@ -9,6 +9,10 @@ nothing is parsed here, and nothing after the response can reach the daemon.
 Bytes are copied by the kernel, ``splice(2)`` by way of a pipe. A pipe is only lent
 to a direction while there is something in it, so a quiet stream costs its two
 sockets and a few small objects, and no thread.
+
+Streams end with their process: when it is told to stop, each daemon's response is
+given a moment to end in its own way. A WSGI server that reloads (gunicorn on
+SIGHUP) starts new processes for what comes, and stops the old ones in the same way.
 """
 
 from __future__ import annotations

@@ -59,9 +59,11 @@ def measured(quick: bool, only: str | None) -> Iterator[Row]:
                 for path in ("/_ping", "/containers/json"):
                     for connections in (1, 8, 64):
                         yield from measure.small_requests(targets, path, connections, 1 if quick else 4, rounds)
+            proxies = {name: target for name, target in targets.items() if name != "bare"}
             if only in (None, "attach"):
-                attachable = {name: target for name, target in targets.items() if name != "bare"}
-                yield from measure.round_trips(attachable, 50 if quick else 1000, rounds)
+                yield from measure.round_trips(proxies, 50 if quick else 1000, rounds)
+            if only in (None, "volume"):
+                yield from measure.saved_image(proxies, (16 << 20) if quick else (1 << 29), rounds)
         with made_up(host) as targets:
             if only in (None, "volume"):
                 yield from measure.volume(targets, (64 << 20) if quick else (2 << 30), rounds)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import socket
 import statistics
+import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 
@@ -51,7 +53,7 @@ def _milliseconds(found: re.Match[str] | None) -> float:
 def volume(targets: Targets, size: int, rounds: int) -> list[Row]:
     """So many bytes down and up, in both framings, in MB/s."""
     kinds: dict[str, Callable[[Served], float]] = {
-        "down, by length": lambda target: _download(target, size, ""),
+        "down, by length": lambda target: _download(target, size),
         "down, chunked": lambda target: _download(target, size, "&chunked=1"),
         "up, by length": lambda target: _upload(target, "/images/load", size, chunked=False),
         "up, chunked": lambda target: _upload(target, "/build", size, chunked=True)}
@@ -63,10 +65,31 @@ def volume(targets: Targets, size: int, rounds: int) -> list[Row]:
     return rows
 
 
-def _download(target: Served, size: int, framing: str) -> float:
+def saved_image(targets: Targets, size: int, rounds: int) -> list[Row]:
+    """An image of so many bytes, as ``docker save`` asks a real daemon for it, in MB/s."""
+    direct = targets["direct"]
+    direct.docker("import", "-", "big", input=_tar(size), text=False, timeout=300)
+    try:
+        found = _in_turn(targets, rounds, lambda target: (_download(target, size, path="/images/big/get"),))
+    finally:
+        direct.docker("rmi", "big")
+    return [Row(f"{size / (1 << 30):g} GB image saved: MB/s", {name: value for name, (value,) in found.items()},
+                "≥ 0.95 of haproxy")]
+
+
+def _tar(size: int) -> bytes:
+    with io.BytesIO() as out, tarfile.open(fileobj=out, mode="w") as tar:
+        entry = tarfile.TarInfo("file")
+        entry.size = size
+        tar.addfile(entry, io.BytesIO(bytes(size)))
+        tar.close()
+        return out.getvalue()
+
+
+def _download(target: Served, size: int, framing: str = "", path: str = "/images/get") -> float:
     with _connected(target) as client:
         began = time.monotonic()
-        client.sendall(_request("GET", f"/images/get?size={size}{framing}", "Connection: close\r\n"))
+        client.sendall(_request("GET", f"{path}?size={size}{framing}", "Connection: close\r\n"))
         buffer, total = bytearray(_MB), 0
         while count := client.recv_into(buffer):
             total += count

@@ -66,7 +66,7 @@ def main() -> None:
 
 def measured(quick: bool) -> Iterator[Row]:
     """All rows."""
-    rounds, size = (1, 64 * _MB) if quick else (3, 1 << 30)
+    rounds, size = (1, 64 * _MB) if quick else (3, 2 << 30)
     with TestHost(images=False) as host, _targets(host) as targets:
         yield from _volume(targets, size, rounds)
         yield _handshakes(targets, 20 if quick else 200)

@@ -326,12 +326,13 @@ def test_expect_continue(proxy):
     assert bodies == [b"body"]
 
 
-def test_length_and_chunked_together_are_refused(plain):
+@pytest.mark.parametrize("target", ["/containers/x/rename", "/build"])
+def test_length_and_chunked_together_are_refused(proxy, target):
     """A request that could be read in two ways never reaches the daemon (RFC 9112 section 6.1)."""
-    reply = plain.exchange(request("POST", "/containers/create", "Content-Length: 2", "Transfer-Encoding: chunked")
+    reply = proxy.exchange(request("POST", target, "Content-Length: 2", "Transfer-Encoding: chunked")
                            + b"0\r\n\r\n")
     assert b" 400 " in reply.split(b"\r\n")[0]
-    assert plain.daemon.requests == []
+    assert proxy.daemon.requests == []
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])

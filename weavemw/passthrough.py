@@ -53,6 +53,8 @@ class Passthrough:
         self.upstream = upstream
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" in environ:
+            raise BadRequest("Content-Length and Transfer-Encoding in one request")  # RFC 9112 section 6.3
         offer: Offer | None = environ.get(context.HANDOVER)
         if offer and may_be_hijacked(environ):
             return self._take_over(environ, start_response, offer)

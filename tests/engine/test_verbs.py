@@ -1,0 +1,119 @@
+"""The verbs of `weave` on a real engine, beside launching and names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from host import TestHost
+from launched import Launched, eventually
+
+pytestmark = [pytest.mark.root, pytest.mark.engine]
+
+
+@pytest.fixture(scope="module")
+def weave(make_module_host: Callable[..., TestHost]) -> Launched:
+    return Launched(make_module_host())
+
+
+@pytest.fixture
+def web(weave: Launched) -> Iterator[str]:
+    """A container that was not made through the proxy."""
+    yield weave.host.docker("run", "-d", "--name", "web", "busybox", "sleep", "3600").stdout.strip()
+    weave.host.docker("rm", "-f", "web")
+    assert eventually(lambda: not weave.held())
+
+
+def says(weave: Launched, *arguments: str) -> str:
+    """The one line that a failing command prints."""
+    done = weave.weave(*arguments, check=False)
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    return str(done.stderr)
+
+
+def test_run_passes_on_what_is_dockers_and_attaches(weave: Launched) -> None:
+    """The id is printed; the container has the address, its name resolves, and Docker's options are obeyed."""
+    made = weave.weave("run", "10.2.1.1/24", "--name", "shop", "-e", "A=b", "busybox", "sleep", "3600").stdout
+    assert weave.host.docker("inspect", "-f", "{{.Id}}", "shop").stdout == made
+    assert weave.ethwe("shop") == "10.2.1.1/24"
+    assert "A=b" in weave.host.docker("exec", "shop", "env").stdout
+    assert weave.weave("dns-lookup", "shop").stdout == "10.2.1.1\n"
+    assert "weave.local" in weave.host.docker("exec", "shop", "hostname").stdout
+    weave.host.docker("rm", "-f", "shop")
+    assert eventually(lambda: not weave.held())
+
+
+def test_run_says_what_docker_said(weave: Launched) -> None:
+    """Docker's own words on stderr, and its status; nothing is held."""
+    failed = weave.weave("run", "--no-such-option", "busybox", check=False)
+    assert failed.returncode == 125
+    assert "no-such-option" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert not weave.held()
+
+
+def test_run_goes_to_the_engine_where_docker_host_is_the_proxy(weave: Launched) -> None:
+    """No wait program in what `weave run` makes."""
+    made = weave.weave("run", "busybox", "sleep", "3600", DOCKER_HOST=weave.via).stdout.strip()
+    assert weave.host.docker("inspect", "-f", "{{.Config.Entrypoint}}", made).stdout.strip() in ("[]", "<no value>")
+    assert weave.ethwe(made).startswith("10.32.")
+    weave.host.docker("rm", "-f", made)
+
+
+def test_start_attaches_again_with_the_same_address(weave: Launched, web: str) -> None:
+    """Also with others besides."""
+    first = weave.weave("attach", "web").stdout.strip()
+    weave.host.docker("kill", "web")
+    assert weave.weave("start", "web").stdout == "web\n"
+    assert weave.ethwe("web") == first
+    weave.host.docker("kill", "web")
+    weave.weave("start", "10.2.1.9/24", "web")
+    assert set(weave.held()[web]) == {first, "10.2.1.9/24"}
+
+
+def test_attach_ps_and_detach(weave: Launched, web: str) -> None:
+    """Addresses are printed as they come and go; ps shows what is there, and the host's own line."""
+    first = weave.weave("attach", "web").stdout.strip()
+    both = weave.weave("attach", "10.2.1.9/24", "web").stdout.split()
+    assert set(both) == {first, "10.2.1.9/24"}
+    rows = {line.split()[0]: line.split()[2:] for line in weave.weave("ps").stdout.splitlines()}
+    assert set(rows[web[:12]]) == set(both)
+    assert rows["weave:expose"] == []
+    assert weave.weave("ps", "web").stdout.split()[0] == web[:12]
+    assert weave.weave("detach", "10.2.1.9/24", "web").stdout == "10.2.1.9/24\n"
+    assert weave.ethwe("web") == first
+    assert weave.weave("detach", "web").stdout.strip() == first
+    assert (weave.ethwe("web"), weave.held(), weave.veths()) == ("", {}, set())
+
+
+def test_a_detached_container_stays_so(weave: Launched, web: str) -> None:
+    """The watcher gives back what was attached by hand only while it holds an address."""
+    weave.weave("attach", "web")
+    weave.weave("detach", "web")
+    weave.host.docker("restart", "-t", "0", "web")
+    assert weave.ethwe("web") == ""
+
+
+@pytest.mark.parametrize(("arguments", "complaint"), [
+    (["attach", "nosuch"], "No such container: nosuch"),
+    (["ps", "nosuch"], "No such container: nosuch"),
+    (["start", "nosuch"], "No such container: nosuch"),
+    (["detach", "nosuch"], "No such container: nosuch"),
+    (["detach", "web"], "web is not attached"),
+    (["attach", "weave"], "it has the host's network"),
+    (["attach", "10.2.1.0/24", "web"], "the network's own address"),
+])
+def test_mistakes_are_one_line(weave: Launched, web: str, arguments: list[str], complaint: str) -> None:
+    """What can't be is said, and nothing is held."""
+    assert complaint in says(weave, *arguments)
+    assert not weave.held()
+
+
+def test_an_address_that_is_taken_is_refused(weave: Launched, web: str) -> None:
+    """It says whose it is."""
+    weave.weave("attach", "10.2.1.9/24", "web")
+    other = weave.host.docker("run", "-d", "busybox", "sleep", "3600").stdout.strip()
+    assert "10.2.1.9/24 is already owned by" in says(weave, "attach", "10.2.1.9/24", other[:12])
+    weave.host.docker("rm", "-f", other)

@@ -1,0 +1,285 @@
+"""Containers on the network without the proxy: run, start, attach, detach, ps."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
+
+import click
+
+from weavemw import assembly
+from weavemw.attachment import Attachment, NotRunning
+from weavemw.cli.command import Invocation, verb
+from weavemw.cli.names import dns_arguments
+from weavemw.cli.router import call_router
+from weavemw.container import Container
+from weavemw.docker import Docker
+from weavemw.errors import BadRequest, DockerError, WeaveError
+from weavemw.middleware.cidr import promised_to, shared_network
+from weavemw.network.addresses import Claim, Interface, Subnet, Wanted, parse_one
+from weavemw.network.bridge import EXPOSE, look
+from weavemw.network.netlink import NetlinkNetwork
+from weavemw.network.plan import Network, ProcessEnded
+from weavemw.settings import Settings
+
+__all__ = ["attach", "detach", "echo_addresses", "give", "ps", "run", "selected", "split", "start", "take"]
+
+#: What is an address, right or wrong, and neither a container nor an image ("net:1.0", "cafe:5000/web").
+_ADDRESS = re.compile(r"net:default|(net:|ip:)?([0-9]+(\.[0-9]+){3}|[0-9a-f]*:[0-9a-f]*:[0-9a-f:.]*)(/.*)?", re.I)
+_GONE = (404, ProcessEnded.status)
+_DOCKERS_OWN = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_TLS")
+_naming = [
+    click.option("--with-dns", flag_value=True, default=None, help="The container uses weaveDNS."),
+    click.option("--without-dns", "with_dns", flag_value=False, help="It does not, and gets no name."),
+]
+_no_hosts = click.option("--no-rewrite-hosts", "rewrite_hosts", flag_value=False, default=None,
+                         help="Leave its /etc/hosts as it is.")
+_no_route = click.option("--no-multicast-route", "multicast_route", flag_value=False, default=None,
+                         help="No route for multicast.")
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def decorated(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorated
+
+
+@verb("run")
+@_options(*_naming, _no_hosts, _no_route)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[ADDR…] DOCKER-RUN-ARGUMENTS")
+@click.pass_obj
+def run(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None:
+    """Run a container in the background, attach it when it has started, and print its id.
+
+    Without ADDR it gets an address of the default subnet. Its command does not wait for the network: through the
+    proxy it does.
+
+    \b
+    weave run -ti ubuntu
+    weave run 10.2.1.1/24 net:10.32.2.0/24 --name web nginx
+    """
+    settings = _settings(weave, options)
+    wanted, arguments = split(words)
+    if not arguments:
+        raise click.UsageError("an image is missing: weave run [ADDR…] IMAGE")
+    container_id = _docker_run(weave, settings, [*_dns(settings, arguments), *arguments])
+    click.echo(container_id)
+    _attach(settings, container_id, wanted)
+
+
+run.context_settings = {"ignore_unknown_options": True, "allow_interspersed_args": False}  # they are docker's
+
+
+@verb("start")
+@_options(*_naming, _no_hosts, _no_route)
+@click.argument("words", nargs=-1, required=True, metavar="[ADDR…] CONTAINER")
+@click.pass_obj
+def start(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None:
+    """Start a container that exists, and attach it, with the addresses that it had or with others besides.
+
+    \b
+    weave start web
+    weave start 10.2.1.1/24 web
+    """
+    settings = _settings(weave, options)
+    wanted, name = _one_container(words)
+    assembly.docker(settings).start(name)
+    _attach(settings, name, wanted)
+    click.echo(name)
+
+
+@verb("attach")
+@_options(*_naming, _no_route)
+@click.option("--rewrite-hosts", is_flag=True, help="Write its name into its /etc/hosts too.")
+@click.argument("words", nargs=-1, required=True, metavar="[ADDR…] CONTAINER")
+@click.pass_obj
+def attach(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None:
+    """Attach a running container, or give it further addresses; prints those that it has.
+
+    \b
+    weave attach web
+    weave attach 10.2.1.1/24 net:10.32.2.0/24 web
+    """
+    wanted, name = _one_container(words)
+    echo_addresses(_attach(_settings(weave, options), name, wanted))
+
+
+@verb("detach")
+@click.argument("words", nargs=-1, required=True, metavar="[ADDR…] CONTAINER")
+@click.pass_obj
+def detach(weave: Invocation, words: tuple[str, ...]) -> None:
+    """Take a container, or some of its addresses, off the network; prints the addresses that are free again.
+
+    A container made through the proxy is attached again when it is started again.
+
+    \b
+    weave detach web
+    weave detach 10.2.1.1/24 web
+    """
+    settings = weave.settings()
+    wanted, name = _one_container(words)
+    container = assembly.docker(settings).inspect(name)
+    held = assembly.router(settings).addresses(container.id)
+    if not held:
+        raise WeaveError(f"{name} is not attached")
+    gone = selected(held, wanted, settings.router_address, name)
+    take(assembly.attachment(settings), container, gone)
+    echo_addresses(gone)
+
+
+@verb("ps")
+@click.argument("containers", nargs=-1)
+@click.pass_obj
+def ps(weave: Invocation, containers: tuple[str, ...]) -> None:
+    """List attached containers: id, MAC address and addresses of each; the host's own are "weave:expose".
+
+    \b
+    weave ps
+    weave ps web weave:expose
+    """
+    settings = weave.settings()
+    docker, network = assembly.docker(settings), NetlinkNetwork(settings.bridge)
+    for name in containers or (EXPOSE, *docker.container_ids()):
+        row = _host_row(settings) if name == EXPOSE else _row(docker, network, name, is_asked=bool(containers))
+        if row:
+            click.echo(" ".join(row))
+
+
+def split(words: Sequence[str]) -> tuple[tuple[Wanted, ...], tuple[str, ...]]:
+    """The addresses that come first, and the rest. Raises :class:`~weavemw.errors.InvalidCidr`."""
+    count = next((n for n, word in enumerate(words) if not _ADDRESS.fullmatch(word)), len(words))
+    return tuple(map(parse_one, words[:count])), tuple(words[count:])
+
+
+def give(attachment: Attachment, container: Container, wanted: Sequence[Wanted],
+         names: Sequence[str] = ()) -> tuple[Interface, ...]:
+    """Attach a running container with what it holds and what is wanted; by default what it held, or was promised.
+
+    If it fails, it holds what it held before. Raises :class:`~weavemw.errors.WeaveError`.
+    """
+    if reason := shared_network(container.network_mode):
+        raise BadRequest(f"{container.name or container.short_id} can't be attached: {reason}")
+    if not container.is_alive:
+        raise NotRunning(f"{container.name or container.short_id} is not running")
+    with attachment.lock(container.id):
+        held = attachment.router.addresses(container.id)
+        try:
+            lease = attachment.allocate(container, wanted or (() if held else promised_to(container)))
+            attachment.attach(container.id, lease.addresses, names)
+        except BaseException:
+            attachment.give_back(container.id, set(attachment.router.addresses(container.id)) - set(held))
+            raise
+    return lease.addresses
+
+
+def take(attachment: Attachment, container: Container, gone: Sequence[Interface]) -> None:
+    """Take these addresses from a container; with the last of them goes its interface."""
+    with attachment.lock(container.id):
+        left = tuple(one for one in attachment.router.addresses(container.id) if one not in gone)
+        if not left:
+            return attachment.release(container.id)
+        names = _names_of(attachment, container)
+        attachment.router.deregister(container.id)
+        if container.is_alive:
+            attachment.attach(container.id, left, names)
+        attachment.give_back(container.id, gone)
+    return None
+
+
+def selected(held: Sequence[Interface], wanted: Sequence[Wanted], router_address: str, who: str) -> list[Interface]:
+    """Those of the addresses held that are meant: all, if nothing is said. Raises for one that is not held."""
+    if not wanted:
+        return list(held)
+    return list(dict.fromkeys(found for one in wanted for found in _matching(held, one, router_address, who)))
+
+
+def echo_addresses(addresses: Sequence[Interface]) -> None:
+    """Print addresses on one line."""
+    click.echo(" ".join(map(str, addresses)))
+
+
+def _matching(held: Sequence[Interface], one: Wanted, router_address: str, who: str) -> list[Interface]:
+    if isinstance(one, Claim):
+        found = [each for each in held if each == one.interface]
+    else:
+        subnet = one.network if isinstance(one, Subnet) else _default_subnet(router_address)
+        found = [each for each in held if each.ip in subnet]
+    if not found:
+        raise BadRequest(f"{who} has not {str(one).removeprefix('ip:')}: it has {' '.join(map(str, held)) or 'none'}")
+    return found
+
+
+def _default_subnet(router_address: str) -> IPv4Network | IPv6Network:
+    return ip_network(call_router(router_address, "GET", "/ipinfo/defaultsubnet").strip())
+
+
+def _names_of(attachment: Attachment, container: Container) -> list[str]:
+    rows = attachment.router.names()
+    return list(dict.fromkeys(str(row["Hostname"]) for row in rows if row["ContainerID"] == container.id))
+
+
+def _settings(weave: Invocation, options: dict[str, Any]) -> Settings:
+    return replace(weave.settings(), **{name: value for name, value in options.items() if value is not None})
+
+
+def _one_container(words: Sequence[str]) -> tuple[tuple[Wanted, ...], str]:
+    wanted, rest = split(words)
+    if len(rest) != 1:
+        raise click.UsageError(f"expected [ADDR…] CONTAINER, found {' '.join(words)!r}")
+    return wanted, rest[0]
+
+
+def _attach(settings: Settings, name: str, wanted: Sequence[Wanted]) -> tuple[Interface, ...]:
+    container = assembly.docker(settings).inspect(name)
+    names = assembly.names_for(settings, assembly.router(settings))(container)
+    return give(assembly.attachment(settings), container, wanted, names)
+
+
+def _dns(settings: Settings, arguments: Sequence[str]) -> list[str]:
+    router = assembly.router(settings)
+    address = router.dns_address() if settings.with_dns is not False else None
+    if settings.with_dns and not address:
+        raise WeaveError("--with-dns: the router serves no DNS")
+    return dns_arguments(arguments, address, router.domain()) if address else []
+
+
+def _docker_run(weave: Invocation, settings: Settings, arguments: Sequence[str]) -> str:
+    environ = {name: value for name, value in weave.environ.items() if name not in _DOCKERS_OWN}
+    command = ["docker", f"--host={settings.docker_host}", "run", "--detach", *arguments]
+    try:
+        done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=False)
+    except OSError as error:
+        raise WeaveError(f"can't execute docker: {os.strerror(error.errno or 0)}") from error
+    if done.returncode:
+        click.get_current_context().exit(done.returncode)  # docker has said why
+    return done.stdout.strip()
+
+
+def _host_row(settings: Settings) -> list[str]:
+    bridge = look(settings.bridge)
+    return [EXPOSE, bridge.mac, *map(str, bridge.addresses)] if bridge else []
+
+
+def _row(docker: Docker, network: Network, name: str, *, is_asked: bool) -> list[str]:
+    """A container's row; one that can't be attached, or ends while all are listed, has none."""
+    try:
+        container = docker.inspect(name)
+        if shared_network(container.network_mode) or not container.is_alive:
+            return []
+        with network.namespace(container.pid) as namespace:
+            found = namespace.ethwe()
+    except (DockerError, ProcessEnded) as error:
+        if is_asked or error.status not in _GONE:
+            raise
+        return []
+    return [container.short_id, found.mac, *map(str, found.addresses)] if found else []
+
+

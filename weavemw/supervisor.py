@@ -78,7 +78,7 @@ class Supervisor:
         or doesn't serve within ``limit`` seconds; then nothing is left of it.
         """
         self._make_room(program)
-        self._import_image()
+        self.install_image()
         container = self.docker.create(program.name, container_body(program, arguments, environ))
         try:
             self.docker.start(container)
@@ -100,12 +100,14 @@ class Supervisor:
             raise Conflict(f"{program.title} is already running")
         self.docker.remove(program.name)
 
-    def _import_image(self) -> None:
+    def install_image(self) -> str:
+        """Make the image of our containers if it is not there; gives its name."""
         enter = wait.program("enter")
         digest = hashlib.sha256(enter).hexdigest()
         if self.docker.image_labels(_image()).get("weavemw.enter") != digest:
             changes = ('ENTRYPOINT ["/enter"]', f"LABEL weavemw={weavemw.__version__} weavemw.enter={digest}")
             self.docker.import_image(_image(), _image_root(enter), changes=changes)
+        return _image()
 
     def _wait(self, program: Program, container: str, is_ready: Callable[[], bool], limit: float) -> None:
         deadline = time.monotonic() + limit

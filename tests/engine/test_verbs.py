@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -20,6 +21,7 @@ def weave(make_module_host: Callable[..., TestHost]) -> Launched:
 def web(weave: Launched) -> Iterator[str]:
     """A container that was not made through the proxy."""
     yield weave.host.docker("run", "-d", "--name", "web", "busybox", "sleep", "3600").stdout.strip()
+    weave.weave("hide")
     weave.host.docker("rm", "-f", "web")
     assert eventually(lambda: not weave.held())
 
@@ -117,3 +119,71 @@ def test_an_address_that_is_taken_is_refused(weave: Launched, web: str) -> None:
     other = weave.host.docker("run", "-d", "busybox", "sleep", "3600").stdout.strip()
     assert "10.2.1.9/24 is already owned by" in says(weave, "attach", "10.2.1.9/24", other[:12])
     weave.host.docker("rm", "-f", other)
+
+
+def _nat(weave: Launched) -> str:
+    return str(weave.host.run("iptables", "-t", "nat", "-S", "POSTROUTING").stdout)
+
+
+def test_expose_and_hide(weave: Launched, web: str) -> None:
+    """The host reaches a container and back; a name, the masquerade; hide leaves nothing."""
+    before = _nat(weave)
+    container = weave.weave("attach", "web").stdout.partition("/")[0]
+    exposed = weave.weave("expose", "-h", "here.weave.local").stdout.strip()
+    assert weave.weave("expose").stdout.strip() == exposed
+    assert weave.host.run("busybox", "ping", "-c1", "-w5", container, check=False).returncode == 0
+    assert weave.weave("dns-lookup", "here").stdout.strip() == exposed.partition("/")[0]
+    assert weave.weave("ps", "weave:expose").stdout.split()[2:] == [exposed]
+    assert "10.32.0.0/12 ! -d 10.32.0.0/12 -j MASQUERADE" in _nat(weave)
+    weave.weave("stop-router")
+    weave.weave("launch-router")
+    assert weave.weave("ps", "weave:expose").stdout.split()[2:] == [exposed]
+    assert weave.weave("hide").stdout.strip() == exposed
+    assert weave.weave("ps", "weave:expose").stdout.split()[2:] == []
+    assert _nat(weave) == before
+    assert set(weave.held()) == {web}
+    assert weave.weave("hide").stderr == "this host is not exposed\n"
+
+
+def test_expose_by_hand(weave: Launched) -> None:
+    """Several addresses, without a masquerade; one of them is hidden, then the rest."""
+    shown = weave.weave("expose", "10.2.1.132/24", "net:10.33.0.0/24", "--without-masquerade").stdout.split()
+    assert shown[0] == "10.2.1.132/24"
+    assert "10.2.1.0/24" not in _nat(weave)
+    assert weave.weave("hide", "10.2.1.132/24").stdout == "10.2.1.132/24\n"
+    assert "this host has not 10.2.1.132/24" in says(weave, "hide", "10.2.1.132/24")
+    assert weave.weave("hide").stdout.split() == shown[1:]
+    assert not weave.held()
+
+
+def test_an_expose_that_fails_leaves_nothing(weave: Launched, web: str) -> None:
+    """Of several addresses one is taken: the host has none."""
+    weave.weave("attach", "10.2.1.9/24", "web")
+    assert "already owned" in says(weave, "expose", "10.2.1.8/24", "10.2.1.9/24")
+    assert "weave:expose" not in weave.held()
+    assert "is no name in weave.local" in says(weave, "expose", "-h", "example.com")
+    assert weave.weave("ps", "weave:expose").stdout.split()[2:] == []
+
+
+def test_docker_bridge_ip_and_setup(weave: Launched) -> None:
+    """The address is Docker's own; setup may be done again."""
+    address = weave.weave("docker-bridge-ip").stdout.strip()
+    assert f"inet {address}/" in weave.host.ip("address", "show", "docker0")
+    assert "is not there" in weave.weave("docker-bridge-ip", check=False, DOCKER_BRIDGE="nosuch").stderr
+    first = weave.weave("setup").stdout
+    assert weave.weave("setup").stdout == first
+    assert first.splitlines()[1].startswith("weavemw/host:")
+
+
+def test_peers_and_report(weave: Launched) -> None:
+    """What the router has of them, and one line where it has no use for them."""
+    assert "serves a single host" in weave.weave("connect", "host2", "host3").stderr
+    assert weave.weave("status", "targets").stdout.split() == ["host2", "host3"]
+    weave.weave("connect", "--replace", "host4")
+    weave.weave("forget", "host4")
+    assert weave.weave("status", "targets").stdout.strip() == ""
+    assert weave.weave("rmpeer", "aa:bb").stdout == "0 IPs taken over from aa:bb\n"
+    assert weave.weave("prime").stdout == ""
+    assert json.loads(weave.weave("report").stdout)["IPAM"]["Range"] == "10.32.0.0/12"
+    assert weave.weave("report", "-f", "{{.IPAM.Range}}").stdout == "10.32.0.0/12\n"
+    assert "is not supported" in says(weave, "report", "-f", "{{range .}}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from weavemw.network import messages
@@ -19,6 +18,7 @@ EXPOSE = "weave:expose"
 class Bridge:
     """A bridge as it is: ``ports`` are the names of the interfaces enslaved to it."""
 
+    index: int
     mac: str
     addresses: tuple[Interface, ...]
     ports: tuple[str, ...]
@@ -32,30 +32,27 @@ def look(name: str) -> Bridge | None:
             return None
         links = map(messages.read_link, host.ask(messages.links_of(link.index)))
         found = (messages.address_of(body, link.index) for body in host.ask(messages.all_addresses()))
-        return Bridge(link.mac, tuple(one for one in found if one),
+        return Bridge(link.index, link.mac, tuple(one for one in found if one),
                       tuple(each.name for each in links if each.master == link.index))
 
 
 def add_address(name: str, address: Interface) -> None:
     """Give the bridge an address; no change if it has it. Raises :class:`~weavemw.errors.NetworkError`."""
-    _change(name, [address], has_it=False)
+    bridge = look(name)
+    if bridge and address not in bridge.addresses:
+        with NetlinkSocket() as host:
+            host.do(messages.add_address(bridge.index, address))
 
 
 def delete_address(name: str, address: Interface) -> None:
     """Take an address from the bridge; no change if it hasn't it. Raises :class:`~weavemw.errors.NetworkError`."""
-    _change(name, [address], has_it=True)
+    bridge = look(name)
+    if bridge and address in bridge.addresses:
+        with NetlinkSocket() as host:
+            host.do(messages.delete_address(bridge.index, address))
 
 
 def remove(name: str) -> None:
     """Remove the bridge. Raises :class:`~weavemw.errors.NetworkError`."""
     with NetlinkSocket() as host:
         host.do(messages.delete_link(name))
-
-
-def _change(name: str, addresses: Sequence[Interface], *, has_it: bool) -> None:
-    message = messages.delete_address if has_it else messages.add_address
-    bridge = look(name)
-    with NetlinkSocket() as host:
-        link = host.link(name)
-        if bridge and link:
-            host.do(*(message(link.index, one) for one in addresses if (one in bridge.addresses) is has_it))

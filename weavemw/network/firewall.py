@@ -10,10 +10,16 @@ from __future__ import annotations
 import logging
 import shutil
 import subprocess
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network
 
-__all__ = ["let_through", "shut"]
+from weavemw.errors import NetworkError
+
+__all__ = ["let_through", "masquerade", "shut", "unmasquerade"]
 
 _log = logging.getLogger(__name__)
+
+Network = IPv4Network | IPv6Network
 
 _PROGRAMS = ("iptables", "ip6tables")
 _LIMIT = 10.0  # seconds; another program may hold the lock on the tables
@@ -33,6 +39,43 @@ def shut(bridge: str) -> None:
     """Remove what :func:`let_through` added."""
     for program in filter(shutil.which, _PROGRAMS):
         _run(program, "-D", *_rule(bridge))
+
+
+def masquerade(networks: Iterable[Network]) -> None:
+    """Let packets between these networks and elsewhere have this host's address; done again, it changes nothing.
+
+    Raises :class:`~weavemw.errors.NetworkError` where iptables refuses, or is missing.
+    """
+    for network in networks:
+        for rule in _masquerading(network):
+            if _nat(network, "-C", rule).returncode:
+                result = _nat(network, "-A", rule)
+                if result.returncode:
+                    raise NetworkError(f"can't masquerade {network}: {result.stderr.strip()}")
+
+
+def unmasquerade(networks: Iterable[Network]) -> None:
+    """Remove what :func:`masquerade` added; nothing to remove is no error."""
+    for network in networks:
+        if shutil.which(_program(network)):
+            for rule in _masquerading(network):
+                _nat(network, "-D", rule)
+
+
+def _masquerading(network: Network) -> tuple[tuple[str, ...], ...]:
+    here = str(network)
+    return (("-s", here, "!", "-d", here, "-j", "MASQUERADE"), ("-d", here, "!", "-s", here, "-j", "MASQUERADE"))
+
+
+def _nat(network: Network, action: str, rule: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    try:
+        return _run(_program(network), "-t", "nat", action, "POSTROUTING", *rule)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NetworkError(f"can't masquerade {network}: {error}") from error
+
+
+def _program(network: Network) -> str:
+    return _PROGRAMS[network.version == 6]
 
 
 def _rule(bridge: str) -> tuple[str, ...]:

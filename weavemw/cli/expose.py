@@ -1,0 +1,133 @@
+"""The host itself on the network, and what it has for it: expose, hide, docker-bridge-ip, setup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from weavemw import assembly, hostnames, wait
+from weavemw.cli.attach import echo_addresses, selected, split
+from weavemw.cli.command import Invocation, verb
+from weavemw.errors import BadRequest, NetworkError
+from weavemw.network import bridge, firewall
+from weavemw.network.addresses import Claim, Default, Interface, Wanted
+from weavemw.network.bridge import EXPOSE
+from weavemw.network.netlink import ensure_bridge
+from weavemw.router.client import RouterClient
+from weavemw.router.host import addresses_of, bridges
+from weavemw.settings import Settings
+from weavemw.supervisor import Supervisor
+
+__all__ = ["docker_bridge_ip", "expose", "hide", "setup"]
+
+
+@verb("expose")
+@click.argument("words", nargs=-1, metavar="[ADDR…]")
+@click.option("-h", "--hostname", "fqdn", metavar="FQDN", default="", help="Let this name resolve to the addresses.")
+@click.option("--without-masquerade", is_flag=True,
+              help="Let packets between the network and elsewhere keep their source.")
+@click.pass_obj
+def expose(weave: Invocation, words: tuple[str, ...], fqdn: str, without_masquerade: bool) -> None:
+    """Give this host an address on the weave network; prints it. It stays until `weave hide`, or a reboot.
+
+    \b
+    weave expose
+    weave expose 10.2.1.132/24 -h host1.weave.local
+    """
+    settings = weave.settings()
+    router = assembly.router(settings)
+    name = _in_domain(fqdn, router) if fqdn else ""
+    wanted, held = _addresses(words) or (Default(),), router.addresses(EXPOSE)
+    try:
+        found = [_held(router, one) for one in wanted]
+        _show(settings, found, masquerade=not without_masquerade)
+    except BaseException:
+        _take(settings, router, [each for each in router.addresses(EXPOSE) if each not in held])
+        raise
+    for address in found if name else ():
+        router.register(EXPOSE, address, name)
+    echo_addresses(found)
+
+
+@verb("hide")
+@click.argument("words", nargs=-1, metavar="[ADDR…]")
+@click.pass_obj
+def hide(weave: Invocation, words: tuple[str, ...]) -> None:
+    """Take this host's addresses, or some of them, off the weave network; prints them.
+
+    \b
+    weave hide
+    weave hide 10.2.1.132/24
+    """
+    settings = weave.settings()
+    router = assembly.router(settings)
+    gone = selected(router.addresses(EXPOSE), _addresses(words), settings.router_address, "this host")
+    _take(settings, router, gone)
+    echo_addresses(gone) if gone else click.echo("this host is not exposed", err=True)
+
+
+@verb("docker-bridge-ip")
+@click.pass_obj
+def docker_bridge_ip(weave: Invocation) -> None:
+    """Print the address of Docker's bridge.
+
+    \b
+    docker run --dns "$(weave docker-bridge-ip)" alpine
+    """
+    name = weave.settings().docker_bridge
+    found = addresses_of(name, bridges())
+    if not found:
+        raise NetworkError(f"Docker's bridge {name} is not there, or has no address; another is named by DOCKER_BRIDGE")
+    click.echo(found[0])
+
+
+@verb("setup")
+@click.pass_obj
+def setup(weave: Invocation) -> None:
+    """Put in place what launching needs, without launching: the wait program, and our containers' image.
+
+    \b
+    weave setup && weave launch
+    """
+    settings = weave.settings()
+    click.echo(wait.install(settings.state_dir))
+    click.echo(Supervisor(assembly.docker(settings)).install_image())
+
+
+def _addresses(words: Sequence[str]) -> tuple[Wanted, ...]:
+    wanted, rest = split(words)
+    if rest:
+        raise click.UsageError(f"expected [ADDR…], found {rest[0]!r}")
+    return wanted
+
+
+def _held(router: RouterClient, one: Wanted) -> Interface:
+    if isinstance(one, Claim):
+        router.claim(EXPOSE, one.interface)
+        return one.interface
+    return router.allocate(EXPOSE, "" if isinstance(one, Default) else str(one.network))
+
+
+def _show(settings: Settings, addresses: Sequence[Interface], *, masquerade: bool) -> None:
+    ensure_bridge(settings.bridge, settings.mtu)
+    for address in addresses:
+        bridge.add_address(settings.bridge, address)
+    networks = {each.network for each in addresses}
+    firewall.masquerade(networks) if masquerade else firewall.unmasquerade(networks)
+
+
+def _take(settings: Settings, router: RouterClient, gone: Sequence[Interface]) -> None:
+    for address in gone:
+        bridge.delete_address(settings.bridge, address)
+        router.deregister(EXPOSE, address)
+        router.release(EXPOSE, address)
+    firewall.unmasquerade({each.network for each in gone} - {each.network for each in router.addresses(EXPOSE)})
+
+
+def _in_domain(fqdn: str, router: RouterClient) -> str:
+    domain = router.domain()
+    name = hostnames.fqdn_in(domain, fqdn)
+    if not name:
+        raise BadRequest(f'"{fqdn}" is no name in {domain}')
+    return name

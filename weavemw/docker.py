@@ -111,6 +111,15 @@ class DockerClient:
         query = urlencode([("fromSrc", "-"), ("repo", repository), ("tag", tag), *(("changes", c) for c in changes)])
         self._call("POST", f"/images/create?{query}", data=root, content_type="application/x-tar")
 
+    def labelled_images(self, label: str) -> tuple[str, ...]:
+        """Names of the images that have a label, whatever its value."""
+        rows = self.get(f"/images/json?filters={quote(json.dumps({'label': [label]}))}")
+        return tuple(name for row in rows for name in row.get("RepoTags") or ())
+
+    def remove_image(self, name: str) -> None:
+        """Remove an image's name, and the image with its last name; no error if it is gone."""
+        self._call("DELETE", f"/images/{_segment(name)}", also=(404,))
+
     def create(self, name: str, body: Mapping[str, Any]) -> str:
         """Make a container; gives its id."""
         reply = self._call("POST", f"/containers/create?name={_segment(name)}", data=json.dumps(body).encode())

@@ -1,0 +1,160 @@
+"""Uninstalling: reset."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from weavemw import assembly, listeners, runfile
+from weavemw.cli.command import Invocation, verb
+from weavemw.cli.launch import stop_running_proxy, stop_running_router
+from weavemw.cli.router import router_serves
+from weavemw.docker import DockerClient
+from weavemw.errors import Conflict, DockerUnreachable, WeaveError
+from weavemw.network import bridge, firewall
+from weavemw.network.netlink import NetlinkNetwork
+from weavemw.settings import Settings
+from weavemw.watcher import STATE_FILE
+
+__all__ = ["reset", "wait_users"]
+
+_STATE = ("router.db", "router.db-wal", "router.db-shm", "router.lock")
+_RUN = (runfile.PROXY, STATE_FILE, "watcher.lock")
+
+
+@verb("reset")
+@click.option("--force", is_flag=True, help="Go on where Docker does not answer; then the wait program stays.")
+@click.pass_obj
+def reset(weave: Invocation, force: bool) -> None:
+    """Stop everything, and remove it from this host: interfaces, bridge, rules, sockets, addresses and names.
+
+    Containers keep running, without their weave network. The wait program stays while a container mounts it. What
+    stays is listed, with the reason.
+
+    \b
+    weave reset
+    weave reset --force
+    """
+    settings = weave.settings()
+    sockets = weave.proxy_listeners or [*map(listeners.parse, settings.listeners)]
+    containers = _stop(weave, settings, force=force)
+    try:
+        for line in _remove_all(settings, sockets, containers):
+            click.echo(f"left: {line}")
+    except OSError as error:
+        raise WeaveError(f"can't remove {error.filename}: {error.strerror}") from error
+
+
+def wait_users(containers: Iterable[Mapping[str, Any]], directory: Path) -> list[str]:
+    """Names of the containers (rows of ``GET /containers/json``) that mount a directory."""
+    there = directory.resolve()
+    return sorted(_name(row) for row in containers
+                  if any(Path(mount.get("Source") or "/").resolve().is_relative_to(there)
+                         for mount in row.get("Mounts") or ()))
+
+
+def _stop(weave: Invocation, settings: Settings, *, force: bool) -> list[dict[str, Any]] | None:
+    """Stop both; gives all containers, or ``None`` if Docker does not answer and that is to be no obstacle."""
+    try:
+        stop_running_proxy(weave, settings)
+        stop_running_router(settings)
+        containers: list[dict[str, Any]] | None = assembly.docker(settings).get("/containers/json?all=1")
+    except DockerUnreachable as error:
+        if not force:
+            raise DockerUnreachable(f"{error.message}; `weave reset --force` goes on without") from error
+        containers = None
+    if weave.proxy or router_serves(settings.router_address):
+        raise Conflict("weave still runs, and not in a container of Docker's: stop it where it was started, then reset")
+    return containers
+
+
+def _remove_all(settings: Settings, sockets: Iterable[listeners.Listener],
+                containers: list[dict[str, Any]] | None) -> Iterator[str]:
+    """Remove everything; gives what stays, and why."""
+    yield from _remove_network(settings)
+    yield from _remove_sockets(sockets)
+    yield from _remove_files(settings, containers)
+    if containers is None:
+        yield "images of weavemw, since Docker does not answer"
+    else:
+        yield from _remove_images(assembly.docker(settings))
+
+
+def _remove_network(settings: Settings) -> Iterator[str]:
+    network = NetlinkNetwork(settings.bridge)
+    for interface in network.interfaces():
+        network.delete(interface.name)
+    firewall.shut(settings.bridge)
+    found = bridge.look(settings.bridge)
+    if found is None:
+        return
+    firewall.unmasquerade({address.network for address in found.addresses})
+    if found.ports:
+        yield f"bridge {settings.bridge}, since interfaces of others are on it: {' '.join(found.ports)}"
+    else:
+        bridge.remove(settings.bridge)
+
+
+def _remove_sockets(sockets: Iterable[listeners.Listener]) -> Iterator[str]:
+    for each in sockets:
+        if isinstance(each, listeners.Unix) and Path(each.path).is_socket():
+            if listeners.serves(each):
+                yield f"{each.path}, since something else answers there"
+            else:
+                Path(each.path).unlink()
+
+
+def _remove_files(settings: Settings, containers: list[dict[str, Any]] | None) -> Iterator[str]:
+    for path in (*(settings.state_dir / name for name in _STATE), *(settings.run_dir / name for name in _RUN)):
+        path.unlink(missing_ok=True)
+    _remove_tree(settings.run_dir / "locks")
+    yield from _remove_wait_programs(settings.state_dir / "wait", containers)
+    for directory in (settings.state_dir / "wait", settings.state_dir, settings.run_dir):
+        yield from _removed(directory)
+
+
+def _remove_wait_programs(parent: Path, containers: list[dict[str, Any]] | None) -> Iterator[str]:
+    for directory in sorted(filter(_holds_wait_program, parent.glob("*"))):
+        if containers is None:
+            yield f"{directory}, since Docker does not say which containers need it to start"
+        elif users := wait_users(containers, directory):
+            yield f"{directory}, since containers need it to start, and wait for the network: {' '.join(users)}"
+        else:
+            _remove_tree(directory)
+
+
+def _holds_wait_program(path: Path) -> bool:
+    return path.is_dir() and re.fullmatch(r"[0-9a-f]{12}", path.name) is not None
+
+
+def _remove_tree(directory: Path) -> None:
+    if directory.is_dir():
+        shutil.rmtree(directory)
+
+
+def _removed(directory: Path) -> Iterator[str]:
+    """Remove a directory if it is empty; what is not ours in it is named."""
+    found = sorted(directory.iterdir()) if directory.is_dir() else []
+    others = [path.name for path in found if path.name != "wait" and not _holds_wait_program(path)]
+    if others:
+        yield f"{directory}, since it holds files of others: {' '.join(others)}"
+    elif directory.is_dir() and not found:
+        directory.rmdir()
+
+
+def _remove_images(docker: DockerClient) -> Iterator[str]:
+    for name in docker.labelled_images("weavemw"):
+        try:
+            docker.remove_image(name)
+        except WeaveError as error:
+            yield f"image {name}, since {error.message}"
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    names = row.get("Names") or [row["Id"][:12]]
+    return str(names[0]).lstrip("/")

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +10,7 @@ import pytest
 
 from weavemw.cli import run
 from weavemw.cli.command import Invocation, engine_host, points_at
+from weavemw.cli.command import weave as group
 from weavemw.errors import SettingsError
 
 _FACTS = {"listeners": ["unix:///run/w.sock", "tcp://0.0.0.0:12375"], "docker_host": "unix:///run/docker.real"}
@@ -143,9 +147,23 @@ def test_status_says_that_nothing_runs(weave: Weave) -> None:
     assert out.splitlines()[-1] == "weave proxy is not running"
 
 
-@pytest.mark.parametrize("verb", ["launch", "launch-router", "launch-proxy", "stop", "env", "config", "status"])
+@pytest.mark.parametrize("verb", sorted(group.commands))
 def test_every_verb_explains_itself(weave: Weave, verb: str) -> None:
     """--help ends with 0 and shows how the verb is used."""
     status, out, err = weave(verb, "--help")
     assert (status, err) == (0, "")
     assert out.startswith(f"Usage: weave {verb}")
+    assert f"weave {verb}" in out.partition("\n")[2]
+
+
+@pytest.mark.parametrize(("words", "found"), [
+    (["weave", "launch-"], {"launch-proxy", "launch-router"}),
+    (["weave", "launch", "--ipalloc-d"], {"--ipalloc-default-subnet"}),
+])
+def test_shells_complete_it(words: list[str], found: set[str]) -> None:
+    """Verbs and options, as `weave --help` says how to set it up."""
+    environ = {**os.environ, "_WEAVE_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(words),
+               "COMP_CWORD": str(len(words) - 1)}
+    done = subprocess.run([sys.executable, "-m", "weavemw.cli"], env=environ, capture_output=True, text=True,
+                          check=False, timeout=30)
+    assert {line.removeprefix("plain,") for line in done.stdout.splitlines()} == found

@@ -166,6 +166,10 @@ def weave() -> None:
         weave status
         eval "$(weave env --restore)"
         weave stop
+    Without the proxy:
+        weave run 10.2.1.1/24 -ti ubuntu
+    Completion in bash (zsh_source, fish_source):
+        eval "$(_WEAVE_COMPLETE=bash_source weave)"
     """
 
 

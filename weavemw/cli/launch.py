@@ -111,7 +111,11 @@ def launch_proxy(weave: Invocation, /, foreground: bool, print_config: bool, **o
 @verb("stop")
 @click.pass_obj
 def stop(weave: Invocation) -> None:
-    """Stop proxy and router. Containers keep running, with their network."""
+    """Stop proxy and router. Containers keep running, with their network.
+
+    \b
+    weave stop
+    """
     settings = weave.settings()  # asked once: DOCKER_HOST may be the proxy, which says what the engine is while it runs
     stop_running_proxy(weave, settings)
     stop_running_router(settings)
@@ -120,14 +124,22 @@ def stop(weave: Invocation) -> None:
 @verb("stop-router")
 @click.pass_obj
 def stop_router(weave: Invocation) -> None:
-    """Stop the router only."""
+    """Stop the router only.
+
+    \b
+    weave stop-router
+    """
     stop_running_router(weave.settings())
 
 
 @verb("stop-proxy")
 @click.pass_obj
 def stop_proxy(weave: Invocation) -> None:
-    """Stop the proxy only."""
+    """Stop the proxy only.
+
+    \b
+    weave stop-proxy
+    """
     stop_running_proxy(weave, weave.settings())
 
 

@@ -45,14 +45,22 @@ def status(weave: Invocation, part: str | None, as_json: bool) -> None:
 
 @verb("version")
 def version() -> None:
-    """Print the version."""
+    """Print the version.
+
+    \b
+    weave version
+    """
     click.echo(f"weave {__version__}")
 
 
 @verb("healthcheck")
 @click.pass_obj
 def healthcheck(weave: Invocation) -> None:
-    """Say nothing and end with 0 if router and proxy serve; else say what does not, and end with 1."""
+    """Say nothing and end with 0 if router and proxy serve; else say what does not, and end with 1.
+
+    \b
+    weave healthcheck || mail -s "weave is down" root
+    """
     wrong = [f"nothing answers at {each}" for each, serves in weave.proxy_answers().items() if not serves]
     if not weave.proxy_listeners:
         wrong.append("weave proxy is not running")

@@ -90,6 +90,13 @@ def test_attach_ps_and_detach(weave: Launched, web: str) -> None:
     assert (weave.ethwe("web"), weave.held(), weave.veths()) == ("", {}, set())
 
 
+def test_what_was_attached_by_hand_is_attached_again(weave: Launched, web: str) -> None:
+    """When Docker starts it again, with the same address, until it is detached."""
+    first = weave.weave("attach", "web").stdout.strip()
+    weave.host.docker("restart", "-t", "0", "web")
+    assert eventually(lambda: weave.ethwe("web") == first)
+
+
 def test_a_detached_container_stays_so(weave: Launched, web: str) -> None:
     """The watcher gives back what was attached by hand only while it holds an address."""
     weave.weave("attach", "web")

@@ -51,6 +51,16 @@ def test_the_commit_comes_last(world, tmp_path):
     assert seen == [("10.32.0.1\tweb.weave.local web\t# weave\n127.0.0.1\tlocalhost\n", 1)]
 
 
+def test_the_log_says_what_was_attached(world, caplog):
+    """One line with id, name and addresses, whoever asked for it; nothing when it was attached already."""
+    caplog.set_level("INFO")
+    container = world.docker.run()
+    for _ in range(2):
+        world.attachment.attach(container.id, (A, B))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"attached container {container.short_id} ({container.name}): 10.32.0.1/24 10.32.0.2/24"]
+
+
 def test_attached_already_changes_nothing(world):
     """Again is no error and no new interface; lost names come back."""
     container = world.docker.run()

@@ -181,6 +181,8 @@ class Attachment:
         except BaseException:
             self._undo(container, namespace)
             raise
+        addresses = " ".join(map(str, plan.addresses))
+        _log.info("attached container %s (%s): %s", container.short_id, container.name, addresses)
 
     def _undo(self, container: Container, namespace: Namespace) -> None:
         try:

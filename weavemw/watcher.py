@@ -26,7 +26,6 @@ from typing import Any
 
 from weavemw.attachment import Attachment, NotRunning
 from weavemw.container import Container
-from weavemw.context import Lease
 from weavemw.docker import Docker
 from weavemw.errors import DockerError, RouterUnreachable, WeaveError
 from weavemw.locks import Busy
@@ -295,18 +294,13 @@ class Watcher:
             if attached and self._has_old_names(container, names):
                 self.attachment.rename(container.id, lease.addresses, names)
             elif self.attachment.attach(container.id, lease.addresses, names):
-                self._attached(container, lease)
+                self._count("attached")
         self._unnamed.discard(container.id)
         self._renamed.discard(container.id)
 
     def _has_old_names(self, container: Container, names: Iterable[str]) -> bool:
         before = self._registered.pop(container.id, set())
         return container.id in self._renamed or not before <= set(map(_plain, names))
-
-    def _attached(self, container: Container, lease: Lease) -> None:
-        addresses = " ".join(map(str, lease.addresses))
-        _log.info("attached container %s (%s): %s", container.short_id, container.name, addresses)
-        self._count("attached")
 
     def _given_by_hand(self, container: Container) -> tuple[Interface, ...]:
         """The addresses of one that is not ours and was attached by hand; the sweep asks again if the router is away.
@@ -327,7 +321,7 @@ class Watcher:
         with contextlib.suppress(NotRunning):
             if not self.attachment.is_attached(container):
                 self.attachment.attach(container.id, held, self.names_for(container))
-                self._attached(container, Lease(held))
+                self._count("attached")
 
     def _leave_alone(self, container: Container) -> None:
         if container.id in self.state.left_alone:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import resource
 import signal
@@ -210,9 +209,3 @@ def test_tcp_without_tls_is_said_out_loud(values: dict[str, object], caplog: pyt
     (line,) = caplog.messages
     assert "without TLS" in line
     assert "weave launch-proxy -H unix:///var/run/weave.sock" in line
-
-
-def test_a_message_is_one_line_of_the_log() -> None:
-    """Names that clients choose can't pretend to be lines of the log, nor move a terminal's cursor."""
-    record = logging.LogRecord("weavemw", logging.INFO, "", 0, "leaving %s alone", ("x\n[ERROR] forged\x1b[2J",), None)
-    assert server._OneLine("%(message)s").format(record) == r"leaving x\x0a[ERROR] forged\x1b[2J alone"

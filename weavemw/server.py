@@ -28,22 +28,19 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.http import errors as http_errors
 
-from weavemw import __version__, exposure, listeners, runfile, tls_files, wait
+from weavemw import __version__, exposure, listeners, logs, runfile, tls_files, wait
 from weavemw.admission import AdmittingWorker
 from weavemw.errors import SettingsError
 from weavemw.listeners import Listener
 from weavemw.settings import Settings
 from weavemw.tls import Front
 
-__all__ = ["Worker", "bind_all", "configure_logging", "options", "serve", "start"]
+__all__ = ["Worker", "bind_all", "options", "serve", "start"]
 
 log = logging.getLogger(__name__)
 
-_LOG_FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
-_LOG_DATE = "[%Y-%m-%d %H:%M:%S %z]"
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108  # gunicorn makes its own unpredictable, unlinked file there
 _PR_SET_PDEATHSIG = 1
-_ESCAPES = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))}
 #: How long a thread waits for a connection's next request, in milliseconds.
 _MOMENT = 2
 
@@ -95,7 +92,7 @@ def serve(settings: Settings, load: Callable[[], Any] | None = None) -> None:
     :func:`weavemw.app.build`. Raises :class:`~weavemw.errors.WeaveError` for
     everything that keeps the proxy from starting.
     """
-    configure_logging(settings.log_level)
+    logs.configure(settings.log_level)
     Arbiter(_Application(settings, load or _loader(settings), bind=start(settings))).run()
 
 
@@ -268,21 +265,6 @@ def _refuse_loop(wanted: list[Listener], settings: Settings) -> None:
         if listeners.same_endpoint(listener, docker):
             raise SettingsError(f"listener {listener} is the Docker socket itself: "
                                 "the proxy would talk to itself; choose another -H or DOCKER_HOST")
-
-
-def configure_logging(level: str) -> None:
-    """Log to stderr in gunicorn's own format, a line for a message."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine(_LOG_FORMAT, _LOG_DATE))
-    logging.basicConfig(level=level.upper(), handlers=[handler])
-
-
-class _OneLine(logging.Formatter):
-    """Control characters escaped: names that clients choose must not make up lines of their own."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own name
-        """The line, without the traceback."""
-        return super().formatMessage(record).translate(_ESCAPES)
 
 
 def _answer_to(exc: BaseException) -> tuple[int, str, str]:

@@ -4,6 +4,8 @@ import os
 import random
 import re
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -158,3 +160,37 @@ def test_mistakes_are_one_line(launch: Callable[..., Process], tmp_path: Path, o
                "--no-dns", "--force", *(option.format(**known) for option in options)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, env=os.environ)
     assert (done.returncode, done.stderr.strip()) == (1, line.format(**known))
+
+
+def test_state_of_a_newer_version_is_left_as_it_is(launch: Callable[..., Process], tmp_path: Path) -> None:
+    """Who goes back to an older version is told so in one line, and nothing is lost."""
+    launch().end(signal.SIGTERM)
+    database = sqlite3.connect(tmp_path / "router.db")
+    database.execute("PRAGMA user_version = 99")
+    command = [sys.executable, "-m", "weavemw.router", "--state-dir", str(tmp_path), "--http-addr", "127.0.0.1:0",
+               "--bridge", "", "--no-dns", "--force"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, env=os.environ)
+    assert done.returncode == 1
+    assert done.stderr == (f"weave router: {tmp_path}/router.db is of a newer version (format 99, here 1): "
+                           "install that version again\n")
+    assert database.execute("PRAGMA user_version").fetchone() == (99,)
+    database.close()
+
+
+@pytest.mark.parametrize("abstract", [False, True], ids=["path", "abstract"])
+def test_systemd_hears_when_it_serves(launch: Callable[..., Process], tmp_path: Path, abstract: bool,
+                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    """With NOTIFY_SOCKET, READY=1 comes when the API answers."""
+    name = f"\0weave-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", name.replace("\0", "@"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(name)
+        systemd.settimeout(30)
+        router = launch()
+        assert systemd.recv(100) == b"READY=1"
+    assert requests.get(f"http://{router.address}/status", timeout=5).ok
+
+
+def test_at_a_terminal_it_stops_when_told(launch: Callable[..., Process]) -> None:
+    """^C ends it as SIGTERM does, with status 0."""
+    assert launch().end(signal.SIGINT) == 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+import os
+import socket
 import sys
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import click
 
+from weavemw import logs
 from weavemw.errors import BadRequest, SettingsError, WeaveError
 from weavemw.router.allocator import parse_subnet
 from weavemw.router.main import run
@@ -67,11 +69,18 @@ def main(**options: Any) -> None:
     """Run the weave router in the foreground: addresses, names, DNS and the bridge of this host."""
     try:
         settings = RouterSettings(**options)
-        logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s: %(asctime)s %(message)s")
-        run(settings)
+        logs.configure(settings.log_level)
+        run(settings, ready=lambda address: _notify(os.environ.get("NOTIFY_SOCKET", "")))
     except WeaveError as error:
         click.echo(f"weave router: {error.message}", err=True)
         sys.exit(1)
+
+
+def _notify(path: str) -> None:
+    """Tell systemd that the router serves, if it wants to know (sd_notify(3)); ``@`` stands for an abstract socket."""
+    if path:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"READY=1", path.replace("@", "\0", 1) if path.startswith("@") else path)
 
 
 if __name__ == "__main__":

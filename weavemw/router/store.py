@@ -226,7 +226,8 @@ class Database:
         connection.execute("PRAGMA synchronous = FULL")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > _SCHEMA_VERSION:
-            raise SettingsError(f"{path} was written by a newer version")
+            raise SettingsError(f"{path} is of a newer version (format {version}, here {_SCHEMA_VERSION}): "
+                                "install that version again")
         if version == 0:
             connection.executescript(_SCHEMA)
         return connection

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from host import TestHost, why_not
 
-from bench import measure, network
+from bench import measure, names, network
 from bench.proxies import Served, haproxy, synthetic, weave_server
 from bench.table import Row, table
 
@@ -28,23 +28,26 @@ def main() -> None:
     """Measure, print; ``--quick`` is for trying whether it works."""
     parser = argparse.ArgumentParser(description="Compare the proxy with haproxy and with no proxy at all.")
     parser.add_argument("--quick", action="store_true", help="a few seconds each: figures that mean nothing")
-    parser.add_argument("--only", choices=["small", "volume", "streams", "attach", "network"],
+    parser.add_argument("--only", choices=["small", "volume", "streams", "attach", "network", "names"],
                         help="one kind of measurement")
     options = parser.parse_args()
     if reason := why_not():
         sys.exit(f"bench: {reason}")
     install_missing()
     print(f"load before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} processors", flush=True)
-    if options.only != "network":
+    if options.only not in ("network", "names"):
         print(table(measured(options.quick, options.only), _COLUMNS, ("weave", "haproxy")))
-    if options.only in (None, "network"):
-        for line in network.lines(options.quick):
-            print(line, flush=True)
+    for kind, lines in (("network", network.lines), ("names", names.lines)):
+        if options.only in (None, kind):
+            for line in lines(options.quick):
+                print(line, flush=True)
 
 
 def install_missing() -> None:
-    """haproxy to compare with, and wrk to ask, from the distribution."""
-    missing = [name for name in ("haproxy", "wrk") if not shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")]
+    """haproxy and dnsmasq to compare with, wrk and dnsperf to ask, from the distribution."""
+    packages = {"haproxy": "haproxy", "wrk": "wrk", "dnsmasq": "dnsmasq-base", "dnsperf": "dnsperf"}
+    missing = [package for program, package in packages.items()
+               if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")]
     if missing:
         subprocess.run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *missing], check=True,
                        stdout=sys.stderr, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})

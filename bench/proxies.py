@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,21 @@ class Served:
 def _pss(pid: int) -> int:
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in rollup if line.startswith("Pss:"))
+
+
+@contextmanager
+def inside(host: TestHost) -> Iterator[None]:
+    """This thread in the host's network namespace."""
+    from weavemw.network.netlink import setns
+
+    home, there = (os.open(path, os.O_RDONLY) for path in ("/proc/thread-self/ns/net", f"/run/netns/{host.name}"))
+    setns(there)
+    try:
+        yield
+    finally:
+        setns(home)
+        os.close(home)
+        os.close(there)
 
 
 @contextmanager

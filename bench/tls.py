@@ -20,7 +20,7 @@ from pathlib import Path
 from host import TestHost, why_not
 
 from bench.__main__ import install_missing
-from bench.proxies import Served, haproxy, synthetic, weave_server
+from bench.proxies import Served, haproxy, inside, synthetic, weave_server
 from bench.table import Row, table
 from weavemw import certs
 
@@ -109,7 +109,7 @@ def _volume(targets: dict[str, Secured], size: int, rounds: int) -> Iterator[Row
 def _handshakes(targets: dict[str, Secured], count: int) -> Row:
     found = {}
     for name, target in targets.items():
-        with _inside(target):
+        with inside(target.served.host):
             began = time.monotonic()
             for _ in range(count):
                 with target.connect() as sock:
@@ -125,7 +125,7 @@ def _streams(targets: dict[str, Secured], count: int) -> Iterator[Row]:
 
 
 def _hold(target: Secured, count: int) -> tuple[float, ...]:
-    with _inside(target), contextlib.ExitStack() as stack:
+    with inside(target.served.host), contextlib.ExitStack() as stack:
         for _ in range(20):
             _attached(target).close()
         before, memory = target.served.threads(), target.served.memory()
@@ -154,22 +154,6 @@ def _ping(sock: socket.socket) -> float:
         assert piece
         data += piece
     return time.monotonic() - began
-
-
-@contextlib.contextmanager
-def _inside(target: Secured) -> Iterator[None]:
-    """This thread in the host's network namespace."""
-    from weavemw.network.netlink import setns
-
-    home, there = (os.open(path, os.O_RDONLY) for path in
-                   ("/proc/thread-self/ns/net", f"/run/netns/{target.served.host.name}"))
-    setns(there)
-    try:
-        yield
-    finally:
-        setns(home)
-        os.close(home)
-        os.close(there)
 
 
 if __name__ == "__main__":

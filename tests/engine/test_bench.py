@@ -31,5 +31,21 @@ def test_it_measures(kind: str, rows: int) -> None:
     assert all(_figures(line) >= 3 for line in lines), done.stdout
 
 
+@pytest.mark.usefixtures("engine_host")
+def test_it_measures_names() -> None:
+    """A quick run of names compares our DNS server with dnsmasq, and follows names from birth to death."""
+    missing = [name for name in ("dnsperf", "dnsmasq") if not shutil.which(name, path="/usr/sbin:/usr/bin")]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}: `make bench` installs them")
+    done = subprocess.run([sys.executable, "-m", "bench", "--quick", "--only", "names"], cwd=_ROOT,
+                          capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr
+    _, title, *rows = done.stdout.splitlines()
+    assert title.split()[:2] == ["weave", "dnsmasq"]
+    assert len(rows) == 11
+    assert all(_figures(row) >= 2 for row in rows[:7]), done.stdout
+    assert all("p99" in row for row in rows[7:]), done.stdout
+
+
 def _figures(line: str) -> int:
     return sum(word.strip("≥≤-").replace(",", "").replace(".", "", 1).isdigit() for word in line.split())

@@ -5,12 +5,14 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import weavemw
 from weavemw import supervisor
-from weavemw.supervisor import PROXY, ROUTER, container_body, last_words, python_environ
+from weavemw.errors import Conflict
+from weavemw.supervisor import PROXY, ROUTER, Launch, Supervisor, container_body, last_words, python_environ
 
 
 @pytest.mark.parametrize("program", [PROXY, ROUTER], ids=lambda program: program.name)
@@ -25,6 +27,54 @@ def test_a_container_of_ours_has_the_hosts_eyes_but_few_rights(program: supervis
     assert "no-new-privileges" in host["SecurityOpt"]
     assert host["RestartPolicy"] == {"Name": "always"}
     assert host["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "3"}
+
+
+@pytest.mark.parametrize("program", [PROXY, ROUTER], ids=lambda program: program.name)
+def test_docker_asks_whether_a_container_of_ours_serves(program: supervisor.Program) -> None:
+    """By this Python, with what the program was launched with."""
+    check = container_body(program, ("--http-addr=127.0.0.1:1",), {})["Healthcheck"]
+    assert check["Test"] == ["CMD", "/enter", sys.executable, "-P", "-m", "weavemw.probe", "--http-addr=127.0.0.1:1"]
+    assert check["Interval"] == 30 * 10**9
+
+
+class FakeEngine:
+    """Containers by name, as ``GET /containers/{id}/json`` shows them."""
+
+    def __init__(self, **containers: dict[str, Any]) -> None:
+        self.containers = containers
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        return self.containers.get(name)
+
+    def stop(self, name: str, grace: int) -> None:
+        self.containers[name]["State"]["Running"] = False
+
+    def remove(self, name: str) -> None:
+        del self.containers[name]
+
+
+def _inspected(body: dict[str, Any]) -> dict[str, Any]:
+    return {"State": {"Running": True}, "Config": {name: body.get(name) for name in ("Cmd", "Env", "Labels")}}
+
+
+def test_what_a_program_was_launched_with_is_read_back_from_its_container() -> None:
+    """Arguments and environment; nothing if there is no such container."""
+    engine: Any = FakeEngine(weaveproxy=_inspected(container_body(PROXY, ("--a", "b=c"), {"X": "y=z"})))
+    assert Supervisor(engine).launched_with(PROXY) == Launch(("--a", "b=c"), {"X": "y=z", "WEAVE_CIDR": "none"})
+    assert Supervisor(engine).launched_with(ROUTER) is None
+
+
+@pytest.mark.parametrize("labels", [None, {}, {"com.docker.compose.project": "x"}])
+def test_a_container_of_others_is_never_touched(labels: dict[str, str] | None) -> None:
+    """A Weave Net router's has the same name; ours are known by their label."""
+    engine: Any = FakeEngine(weave=_inspected({"Labels": labels}))
+    theirs = Supervisor(engine)
+    assert not theirs.is_running(ROUTER)
+    assert not theirs.stop(ROUTER)
+    assert theirs.launched_with(ROUTER) is None
+    with pytest.raises(Conflict, match="another container has the name weave"):
+        theirs.launch(ROUTER, {}, lambda: True)
+    assert engine.containers["weave"]["State"]["Running"]
 
 
 def test_a_container_of_ours_runs_this_python_and_stays_off_the_weave_network() -> None:

@@ -22,11 +22,13 @@ from typing import Any
 import weavemw
 from weavemw import wait
 from weavemw.docker import DockerClient
-from weavemw.errors import Conflict, WeaveError
+from weavemw.errors import Conflict, DockerError, WeaveError
 
-__all__ = ["PROXY", "ROUTER", "Program", "Supervisor", "container_body", "last_words", "python_environ"]
+__all__ = ["PROXY", "ROUTER", "Launch", "Program", "Supervisor", "container_body", "last_words", "python_environ"]
 
 _GRACE = 5  # seconds between SIGTERM and SIGKILL
+_SECOND = 1_000_000_000  # in Docker's nanoseconds
+_LABEL = "weavemw"  # on our containers and images, with the version that made them
 _HINT_NOT_FOUND = " (is this the machine that Docker runs on? else use --foreground there)"
 
 
@@ -58,6 +60,14 @@ ROUTER = Program("weave", "weave router", "weavemw.router", (
 ))
 
 
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a program was launched with."""
+
+    arguments: tuple[str, ...]
+    environ: dict[str, str]
+
+
 class Supervisor:
     """Starts and stops our containers at one Docker Engine."""
 
@@ -66,8 +76,17 @@ class Supervisor:
 
     def is_running(self, program: Program) -> bool:
         """Whether the program's container runs (or is about to, after a crash)."""
-        found = self.docker.find(program.name)
+        found = self._find(program)
         return found is not None and bool(found["State"]["Running"])
+
+    def launched_with(self, program: Program) -> Launch | None:
+        """What the program's container was made with, whether it runs or not; ``None`` if there is none."""
+        found = self._find(program)
+        if found is None:
+            return None
+        command, environ = found["Config"]["Cmd"], found["Config"]["Env"] or []
+        return Launch(tuple(command[len(_python(program.module)):]),
+                      {name: value for name, _, value in (each.partition("=") for each in environ)})
 
     def launch(self, program: Program, environ: Mapping[str, str], is_ready: Callable[[], bool], *,
                arguments: tuple[str, ...] = (), limit: float = 30.0) -> None:
@@ -89,7 +108,7 @@ class Supervisor:
 
     def stop(self, program: Program) -> bool:
         """Stop the program and remove its container; whether there was one."""
-        if self.docker.find(program.name) is None:
+        if self._find(program) is None:
             return False
         self.docker.stop(program.name, _GRACE)
         self.docker.remove(program.name)
@@ -98,16 +117,33 @@ class Supervisor:
     def _make_room(self, program: Program) -> None:
         if self.is_running(program):
             raise Conflict(f"{program.title} is already running")
-        self.docker.remove(program.name)
+        if self.stop(program):
+            return
+        if self.docker.find(program.name):
+            raise Conflict(f"another container has the name {program.name}: `docker rename {program.name} …` makes room")
+
+    def _find(self, program: Program) -> dict[str, Any] | None:
+        """The program's container; one of the same name that others made is none."""
+        found = self.docker.find(program.name)
+        return found if found and _LABEL in (found["Config"]["Labels"] or {}) else None
 
     def install_image(self) -> str:
         """Make the image of our containers if it is not there; gives its name."""
         enter = wait.program("enter")
         digest = hashlib.sha256(enter).hexdigest()
         if self.docker.image_labels(_image()).get("weavemw.enter") != digest:
-            changes = ('ENTRYPOINT ["/enter"]', f"LABEL weavemw={weavemw.__version__} weavemw.enter={digest}")
+            changes = ('ENTRYPOINT ["/enter"]', f"LABEL {_LABEL}={weavemw.__version__} weavemw.enter={digest}")
             self.docker.import_image(_image(), _image_root(enter), changes=changes)
         return _image()
+
+    def remove_old_images(self) -> None:
+        """Remove images that other versions made, but those that something still runs from."""
+        for name in set(self.docker.labelled_images(_LABEL)) - {_image()}:
+            try:
+                self.docker.remove_image(name)
+            except DockerError as error:
+                if error.status != 409:
+                    raise
 
     def _wait(self, program: Program, container: str, is_ready: Callable[[], bool], limit: float) -> None:
         deadline = time.monotonic() + limit
@@ -129,9 +165,13 @@ def container_body(program: Program, arguments: tuple[str, ...], environ: Mappin
     environ = {**environ, "WEAVE_CIDR": "none"}
     return {
         "Image": _image(),
-        "Cmd": [sys.executable, "-P", "-m", program.module, *arguments],
+        "Cmd": _python(program.module, *arguments),
+        "Healthcheck": {
+            "Test": ["CMD", "/enter", *_python("weavemw.probe", *arguments)],
+            "Interval": 30 * _SECOND, "Timeout": 15 * _SECOND, "StartPeriod": 30 * _SECOND, "Retries": 3,
+        },
         "Env": [f"{name}={value}" for name, value in environ.items()],
-        "Labels": {"weavemw": weavemw.__version__},
+        "Labels": {_LABEL: weavemw.__version__},
         "StopSignal": "SIGTERM",
         "HostConfig": {
             "Binds": ["/:/host"],
@@ -162,6 +202,10 @@ def last_words(log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     ours = [line.partition(": ")[2] for line in lines if line.startswith(("weave: ", "weave router: "))]
     return (ours or lines or [""])[-1]
+
+
+def _python(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def _image() -> str:

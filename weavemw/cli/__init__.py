@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from weavemw.cli import attach, certs, expose, launch, names, peers, reset, shell, status  # each adds its verbs
+from weavemw.cli import attach, certs, expose, launch, names, peers, relaunch, reset, shell, status  # each adds
 from weavemw.cli.command import Invocation, weave
 from weavemw.errors import WeaveError
 
-__all__ = ["attach", "certs", "expose", "launch", "main", "names", "peers", "reset", "run", "shell", "status"]
+__all__ = ["attach", "certs", "expose", "launch", "main", "names", "peers", "relaunch", "reset", "run", "shell",
+           "status"]
 
 _INTERRUPTED = 130
 

@@ -28,8 +28,8 @@ from weavemw.errors import Conflict, WeaveError
 from weavemw.settings import Settings
 from weavemw.supervisor import PROXY, ROUTER, Supervisor, python_environ
 
-__all__ = ["launch", "launch_proxy", "launch_router", "stop", "stop_proxy", "stop_router", "stop_running_proxy",
-           "stop_running_router"]
+__all__ = ["launch", "launch_proxy", "launch_router", "proxy_serves", "stop", "stop_proxy", "stop_router",
+           "stop_running_proxy", "stop_running_router"]
 
 _STOP_LIMIT = 10.0
 _foreground = click.option("--foreground", is_flag=True, help="Serve here, not in a container of Docker's.")
@@ -159,7 +159,7 @@ def _launch_proxy(weave: Invocation, settings: Settings) -> None:
     _refuse_second_proxy(weave, settings)
     warnings = exposure.check_tls(settings)
     environ = settings.to_environ() | python_environ(weave.environ)
-    _supervisor(settings).launch(PROXY, environ, is_ready=lambda: _proxy_serves(settings))
+    _supervisor(settings).launch(PROXY, environ, is_ready=lambda: proxy_serves(settings))
     for warning in (*warnings, exposure.open_to_all(settings)):
         _warn(warning)
 
@@ -177,7 +177,8 @@ def _refuse_second_proxy(weave: Invocation, settings: Settings) -> None:
         raise Conflict("weave proxy is already running")
 
 
-def _proxy_serves(settings: Settings) -> bool:
+def proxy_serves(settings: Settings) -> bool:
+    """Whether the proxy of these settings answers at each of its listeners."""
     facts = runfile.running(settings.run_dir / runfile.PROXY)
     if not facts or not facts.get("listeners"):
         return False

@@ -39,6 +39,17 @@ def test_attached_means_interface_and_names(world):
     assert world.attachment.is_attached(container)
 
 
+@pytest.mark.parametrize(("dns", "route"), [((), False), (("172.17.0.1", "1.1.1.1"), False),
+                                            (("169.254.53.1", "1.1.1.1"), True)])
+def test_who_was_given_the_server_on_the_bridge_reaches_it(world, dns, route):
+    """A container whose resolver is weaveDNS on the weave bridge gets a route there, and no other one does."""
+    container = world.docker.run(dns=dns)
+    plans = []
+    world.network.before_commit = plans.append
+    world.attachment.attach(container.id, (A,))
+    assert [plan.dns_route for plan in plans] == [route]
+
+
 def test_the_commit_comes_last(world, tmp_path):
     """When the command is let go, /etc/hosts is written and the names are registered."""
     path = tmp_path / "containers" / ("d" * 64) / "hosts"

@@ -23,7 +23,7 @@ from weavemw.errors import Conflict, DockerError, NetworkError, RouterError
 from weavemw.locks import Busy, Locks
 from weavemw.network import hosts
 from weavemw.network.addresses import Interface, Wanted
-from weavemw.network.plan import HostInterface, Namespace, Network, Plan, ProcessEnded, orphans
+from weavemw.network.plan import WEAVE_DNS, HostInterface, Namespace, Network, Plan, ProcessEnded, orphans
 from weavemw.router.client import Router
 
 __all__ = ["Attachment", "NotRunning", "Swept", "is_container_id"]
@@ -87,7 +87,7 @@ class Attachment:
         with self.lock(container_id), self._namespace(container_id) as (container, namespace):
             found = namespace.ethwe()
             if found is None or not found.attached:
-                self._attach(container, namespace, Plan(container_id, tuple(addresses), self.multicast_route), names)
+                self._attach(container, namespace, self._plan(container, addresses), names)
                 return True
             if set(found.addresses) != set(addresses):
                 namespace.readdress(addresses)
@@ -172,6 +172,9 @@ class Attachment:
     def _is_still(self, container: Container) -> bool:
         now = self.docker.inspect(container.id)
         return (now.pid, now.started_at) == (container.pid, container.started_at)
+
+    def _plan(self, container: Container, addresses: Sequence[Interface]) -> Plan:
+        return Plan(container.id, tuple(addresses), self.multicast_route, dns_route=str(WEAVE_DNS.ip) in container.dns)
 
     def _attach(self, container: Container, namespace: Namespace, plan: Plan, names: Iterable[str]) -> None:
         namespace.prepare(plan)

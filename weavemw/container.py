@@ -39,6 +39,7 @@ class Container:
     hosts_path: str = ""
     mount_targets: tuple[str, ...] = ()
     extra_hosts: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
     auto_remove: bool = False
     aliases: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
@@ -83,6 +84,7 @@ class Container:
             hosts_path=str(reply.get("HostsPath") or ""),
             mount_targets=tuple(str(mount.get("Destination")) for mount in reply.get("Mounts") or ()),
             extra_hosts=_strings(host.get("ExtraHosts")),
+            dns=_strings(host.get("Dns")),
             auto_remove=bool(host.get("AutoRemove")),
             aliases=_aliases(networks),
             networks=tuple(networks),

@@ -196,6 +196,7 @@ class FakeRouter(_Fake):
         self.ready = threading.Event()
         self.ready.set()
         self._domain, self._dns_address = domain, dns_address
+        self.dns_address_on: dict[str, str] = {}
 
     def allocate(self, container_id: str, subnet: str = "") -> Interface:
         self._called("allocate", container_id, subnet)
@@ -253,9 +254,9 @@ class FakeRouter(_Fake):
         self._called("domain")
         return self._domain
 
-    def dns_address(self) -> str | None:
-        self._called("dns_address")
-        return self._dns_address
+    def dns_address(self, network: str = "") -> str | None:
+        self._called("dns_address", *([network] if network else []))
+        return self.dns_address_on.get(network, self._dns_address)
 
     def _await_peers(self) -> None:
         if not self.ready.wait(0.01):

@@ -60,6 +60,16 @@ def test_create(router: FakeRouter, daemon: Any, ask: Any, query: str, body: obj
     assert daemon.request.json == expected
 
 
+@pytest.mark.parametrize(("mode", "address"), [("none", "169.254.53.1"), ("bridge", "172.17.0.1"),
+                                               ("shop", "172.17.0.1")])
+def test_the_server_that_can_be_reached(daemon: Any, ask: Any, mode: str, address: str) -> None:
+    """A container whose only network is the weave network is given the server's address there."""
+    router = FakeRouter()
+    router.dns_address_on["weave"] = "169.254.53.1"
+    ask(DnsInjector(daemon, router=router), "POST", CREATE, {"HostConfig": {"NetworkMode": mode}}, **attach())
+    assert daemon.request.json["HostConfig"]["Dns"] == [address]
+
+
 @pytest.mark.parametrize(("options", "labels", "hostname"), [
     pytest.param({"hostname_match": "^aws-[0-9]+-(.*)$", "hostname_replacement": "my-$1"}, {}, "my-web", id="replaced"),
     pytest.param({"hostname_from_label": "host"}, {"host": "db"}, "db", id="label"),

@@ -51,6 +51,7 @@ def test_inside_comes_in_the_kernels_order():
     kinds = [message.kind for message in messages.inside(Plan("ab" * 32, addresses), 5)]
     assert kinds == [messages.RTM_NEWADDR, messages.RTM_NEWADDR, messages.RTM_NEWLINK, messages.RTM_NEWROUTE]
     assert len(messages.inside(Plan("ab" * 32, addresses, multicast_route=False), 5)) == 3
+    assert len(messages.inside(Plan("ab" * 32, addresses, dns_route=True), 5)) == 5
 
 
 @pytest.mark.parametrize(("text", "has_broadcast"), [("10.32.0.1/12", True), ("10.2.1.0/31", False),

@@ -128,6 +128,7 @@ def test_name_of_a_dead_container(call: Callable[..., tuple[int, str]], engine: 
 def test_dns_address(router: Any, call: Callable[..., tuple[int, str]]) -> None:
     """Clients learn where DNS is served."""
     assert call("GET", "/dns-address") == (200, "127.0.0.1")
+    assert call("GET", "/dns-address?network=weave") == (200, "127.0.0.1")
     assert call("GET", "/dns-address-port") == (200, f"127.0.0.1:{router.settings.dns_port}")
 
 

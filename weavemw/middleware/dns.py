@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from weavemw import context, endpoints, hostnames
-from weavemw.configs import host_config, set_host_config
+from weavemw.configs import host_config, network_mode, set_host_config
 from weavemw.context import Attach
 from weavemw.errors import RouterError
 from weavemw.payload import Object, body_of
@@ -44,16 +44,16 @@ class DnsInjector:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         endpoint, decision = endpoints.of(environ), environ.get(context.DECISION)
-        if endpoint and isinstance(decision, Attach) and (dns := self._dns()):
+        if endpoint and isinstance(decision, Attach) and (dns := self._dns(_network(environ, decision))):
             self._inject(environ, endpoint, decision, *dns)
         return self.app(environ, start_response)
 
-    def _dns(self) -> tuple[str, str] | None:
-        """The server's address as containers reach it, and the domain; ``None`` if there is to be no DNS."""
+    def _dns(self, network: str) -> tuple[str, str] | None:
+        """The server's address as the container reaches it, and the domain; ``None`` if there is to be no DNS."""
         if self.with_dns is False:
             return None
         try:
-            address = self.router.dns_address()
+            address = self.router.dns_address(network)
             if address:
                 return address, self.router.domain()
         except RouterError as error:
@@ -114,6 +114,16 @@ def use_resolver(host: Object, address: str, search: list[str]) -> None:
     host.set("Dns", [address, *(server for server in host.strings("Dns") or () if server != address)])
     if not host.strings("DnsSearch"):
         host.set("DnsSearch", search)
+
+
+def _network(environ: WSGIEnvironment, decision: Attach) -> str:
+    """The network by which the container reaches the server: Docker's, unless the weave network is its only one."""
+    if decision.container:
+        mode = decision.container.network_mode
+    else:
+        document = body_of(environ).document
+        mode = network_mode(host_config(document) if document else None)
+    return "weave" if mode == "none" else ""
 
 
 def _labels(value: object) -> dict[str, str]:

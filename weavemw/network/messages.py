@@ -9,15 +9,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, ip_address, ip_interface
+from ipaddress import IPv4Interface, IPv4Network, ip_interface
 
 from weavemw.network.addresses import Interface
-from weavemw.network.plan import Plan
+from weavemw.network.plan import WEAVE_DNS, Plan
 
 __all__ = ["ACK", "CREATE", "DUMP", "EXCL", "IFF_LOWER_UP", "IFF_RUNNING", "IFF_UP", "Link", "Message", "add_address",
            "address_of", "all_addresses", "announce", "attribute", "attributes", "bridge", "complaint",
-           "delete_address", "delete_link", "get_link", "inside", "links_of", "multicast_route", "numbered",
-           "read_link", "responses", "set_link", "veth"]
+           "delete_address", "delete_link", "dns_route", "get_link", "inside", "links_of", "multicast_route",
+           "numbered", "read_link", "responses", "set_link", "veth"]
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -171,16 +171,19 @@ def all_addresses() -> Message:
 
 def multicast_route(index: int) -> Message:
     """Let all IPv4 multicast (224.0.0.0/4) leave by this interface."""
-    body = (_ROUTE.pack(AF_INET, 4, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_LINK, RTN_UNICAST, 0)
-            + attribute(RTA_DST, ip_address("224.0.0.0").packed) + attribute(RTA_OIF, index))
-    return Message(RTM_NEWROUTE, ACK | CREATE, body, f"let multicast leave by interface {index}")
+    return _route(index, IPv4Network("224.0.0.0/4"), f"let multicast leave by interface {index}")
+
+
+def dns_route(index: int) -> Message:
+    """Let weaveDNS on the weave bridge be asked by this interface."""
+    return _route(index, WEAVE_DNS.network, f"reach weaveDNS by interface {index}")
 
 
 def inside(plan: Plan, index: int) -> tuple[Message, ...]:
     """Everything that ``ethwe`` is to have, in the kernel's order: a route needs an interface that is up."""
     addresses = (add_address(index, interface) for interface in plan.addresses)
-    route = (multicast_route(index),) if plan.multicast_route else ()
-    return (*addresses, set_link(index=index, up=True, arp_notify=True), *route)
+    wanted = ((plan.multicast_route, multicast_route), (plan.dns_route, dns_route))
+    return (*addresses, set_link(index=index, up=True, arp_notify=True), *(route(index) for on, route in wanted if on))
 
 
 def responses(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
@@ -231,6 +234,12 @@ def address_of(body: bytes, index: int) -> Interface | None:
     interface = ip_interface((found.get(IFA_LOCAL) or found[IFA_ADDRESS], prefix))
     made_by_kernel = interface.version == 6 and interface.is_link_local
     return interface if its_index == index and not made_by_kernel else None
+
+
+def _route(index: int, network: IPv4Network, what: str) -> Message:
+    body = (_ROUTE.pack(AF_INET, network.prefixlen, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_LINK, RTN_UNICAST, 0)
+            + attribute(RTA_DST, network.network_address.packed) + attribute(RTA_OIF, index))
+    return Message(RTM_NEWROUTE, ACK | CREATE, body, what)
 
 
 def _link(index: int, flags: int = 0) -> bytes:

@@ -12,16 +12,21 @@ import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from ipaddress import IPv4Interface
 from typing import Protocol
 
 from weavemw.errors import NetworkError
 from weavemw.network.addresses import Interface
 
-__all__ = ["ETHWE", "Ethwe", "HostInterface", "Namespace", "Network", "Plan", "ProcessEnded", "host_names",
+__all__ = ["ETHWE", "WEAVE_DNS", "Ethwe", "HostInterface", "Namespace", "Network", "Plan", "ProcessEnded", "host_names",
            "is_host_name", "mac_for", "orphans"]
 
 #: The name of the interface in a container.
 ETHWE = "ethwe"
+
+#: Where containers without Docker's bridge reach weaveDNS: a link-local address (RFC 3927) on the weave bridge, of no
+#: range. The host has no route to the network by it, so it takes no part in the network but for DNS.
+WEAVE_DNS = IPv4Interface("169.254.53.1/32")
 
 _PREFIX, _DIGITS = "vethwe", 9  # IFNAMSIZ leaves 15 characters
 
@@ -32,11 +37,12 @@ class ProcessEnded(NetworkError):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One attach: what ``ethwe`` is to have."""
+    """One attach: what ``ethwe`` is to have; ``dns_route`` leads to :data:`WEAVE_DNS`."""
 
     container_id: str
     addresses: tuple[Interface, ...]
     multicast_route: bool = True
+    dns_route: bool = False
 
     @property
     def mac(self) -> str:

@@ -134,7 +134,9 @@ class _Names:
         return web.Response(text=self._service.names.zone.domain)
 
     async def dns_address(self, request: web.Request) -> web.Response:
-        return _dns_answer(self._service.dns(), lambda facts: f"{facts.address}")
+        # "network" is ours: a Weave Net router ignores it.
+        on_bridge = request.query.get("network") == "weave"
+        return _dns_answer(self._service.dns(), lambda facts: str((on_bridge and facts.on_bridge) or facts.address))
 
     async def dns_address_port(self, request: web.Request) -> web.Response:
         return _dns_answer(self._service.dns(), lambda facts: host_port(str(facts.address), facts.port))

@@ -65,8 +65,12 @@ class Router(Protocol):
     def domain(self) -> str:
         """The DNS domain, with its final dot."""
 
-    def dns_address(self) -> str | None:
-        """Where containers reach the DNS server, or ``None`` if there is none."""
+    def dns_address(self, network: str = "") -> str | None:
+        """Where containers reach the DNS server, or ``None`` if there is none.
+
+        ``network="weave"`` asks for those that are on no other network; a Weave Net router doesn't know of them, and
+        answers as it does for all.
+        """
 
 
 class RouterClient:
@@ -119,8 +123,8 @@ class RouterClient:
     def domain(self) -> str:
         return self._remembered("/domain") or ""
 
-    def dns_address(self) -> str | None:
-        return self._remembered("/dns-address")
+    def dns_address(self, network: str = "") -> str | None:
+        return self._remembered(f"/dns-address?network={quote(network)}" if network else "/dns-address")
 
     def _owned(self, query: str = "") -> dict[str, tuple[Interface, ...]]:
         reply = self._call("GET", "/ip" + query).json()

@@ -12,7 +12,8 @@ import logging
 import socket
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from functools import partial
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from weavemw.router.dns import REFUSED, Verdict, answer, question_of, refusal
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: Address and port that the server listens on.
 Endpoint = tuple[str, int]
+
+EVERYBODY = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
 _TURN = 64
 _LARGEST_QUERY = 4096
@@ -73,19 +76,24 @@ class DnsServer:
         """Where it listens."""
         return tuple(self._listeners)
 
-    async def listen(self, endpoint: Endpoint) -> Endpoint:
-        """Serve an address, UDP and TCP; port 0 chooses one. Raises OSError if it can't be had."""
-        family = socket.AF_INET6 if ":" in endpoint[0] else socket.AF_INET
-        udp = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    async def listen(self, endpoint: Endpoint, device: str = "") -> Endpoint:
+        """Serve an address, UDP and TCP; port 0 chooses one. Raises OSError if it can't be had.
+
+        With a ``device``, all that comes by this interface is answered, and by this interface, whatever the routes.
+        """
+        udp = tcp = None
+        clients = self.clients if not device else Clients(EVERYBODY)
         try:
-            udp.bind(endpoint)
+            udp = _socket(endpoint, socket.SOCK_DGRAM, device)
             bound = (endpoint[0], int(udp.getsockname()[1]))
-            tcp = await asyncio.start_server(self._accept, *bound, limit=2 * _LARGEST_QUERY)
+            tcp = _socket(bound, socket.SOCK_STREAM, device)
+            server = await asyncio.start_server(partial(self._accept, clients), sock=tcp, limit=2 * _LARGEST_QUERY)
         except BaseException:
-            udp.close()
+            for each in filter(None, (udp, tcp)):
+                each.close()
             raise
-        asyncio.get_running_loop().add_reader(udp, self._reader(udp))
-        self._listeners[bound] = (udp, tcp)
+        asyncio.get_running_loop().add_reader(udp, self._reader(udp, clients))
+        self._listeners[bound] = (udp, server)
         return bound
 
     def unlisten(self, endpoint: Endpoint) -> None:
@@ -104,8 +112,8 @@ class DnsServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _reader(self, udp: socket.socket) -> Callable[[], None]:
-        zone, clients, receive = self.zone, self.clients, udp.recvfrom
+    def _reader(self, udp: socket.socket, clients: Clients) -> Callable[[], None]:
+        zone, receive = self.zone, udp.recvfrom
 
         def drain() -> None:
             for _ in range(_TURN):
@@ -130,9 +138,9 @@ class DnsServer:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, clients: Clients, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("peername")
-        if self._closed or self._connections >= _TCP_CONNECTIONS or not peer or not self.clients[peer[0]]:
+        if self._closed or self._connections >= _TCP_CONNECTIONS or not peer or not clients[peer[0]]:
             writer.close()
             return
         self._connections += 1
@@ -163,6 +171,20 @@ class DnsServer:
         async with asyncio.timeout(_TCP_IDLE):
             await writer.drain()
         return True
+
+
+def _socket(endpoint: Endpoint, kind: socket.SocketKind, device: str) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in endpoint[0] else socket.AF_INET, kind | socket.SOCK_NONBLOCK)
+    try:
+        if kind is socket.SOCK_STREAM:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if device:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+        bound.bind(endpoint)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
 
 
 def refused(query: bytes) -> bytes | Verdict:

@@ -7,7 +7,7 @@ import fcntl
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
@@ -15,9 +15,10 @@ from ipaddress import ip_address, ip_network
 from aiohttp import web
 
 from weavemw.docker import Docker, DockerClient
-from weavemw.errors import SettingsError
-from weavemw.network import firewall
+from weavemw.errors import NetworkError, SettingsError
+from weavemw.network import bridge, firewall
 from weavemw.network.netlink import ensure_bridge
+from weavemw.network.plan import WEAVE_DNS
 from weavemw.router import host
 from weavemw.router.allocator import Allocator
 from weavemw.router.api import host_port, make_app
@@ -123,11 +124,11 @@ def _service(settings: RouterSettings, database: Database, docker: Docker) -> Ro
     return RouterService(allocator, names, GroupCommit(database, on_loss=names.load), docker, peer, settings.nickname)
 
 
-async def _keep_open(bridge: str) -> None:
+async def _keep_open(name: str) -> None:
     """Let packets through on the bridge, again and again: firewalls are reloaded."""
     while True:
         await asyncio.sleep(_FIREWALL_AGAIN)
-        await asyncio.to_thread(firewall.let_through, bridge)
+        await asyncio.to_thread(firewall.let_through, name)
 
 
 async def _serve_http(settings: RouterSettings, service: RouterService, stack: AsyncExitStack) -> str:
@@ -171,8 +172,9 @@ class _Dns:
 
     def facts(self) -> DnsFacts:
         """What the API tells of it."""
+        on_bridge = str(WEAVE_DNS.ip) if (str(WEAVE_DNS.ip), self.settings.dns_port) in self.server.endpoints else None
         return DnsFacts(self.address, self.settings.dns_port, tuple(host_port(*at) for at in self.server.endpoints),
-                        tuple(host_port(*resolver) for resolver in self.upstreams()))
+                        tuple(host_port(*resolver) for resolver in self.upstreams()), on_bridge)
 
     async def keep_looking(self) -> None:
         """Follow the host's bridges, which come and go with Docker."""
@@ -189,28 +191,49 @@ class _Dns:
         names = (self.settings.docker_bridge, self.settings.bridge)
         addresses = self.settings.dns_listen or tuple(
             address for name in names if name for address in host.addresses_of(name, bridges))
-        await self._listen(addresses)
-        self.address = next(iter(addresses), None)
+        devices = await self._by_weave_bridge(bridges) if not self.settings.dns_listen else {}
+        await self._listen({**dict.fromkeys(addresses, ""), **devices})
+        self.address = next(iter((*addresses, *devices)), None)
         self._allow((*_LOOPBACK, *self.settings.ranges, *self.settings.dns_clients,
                      *host.client_networks(bridges, *filter(None, names))))
 
-    async def _listen(self, addresses: tuple[str, ...]) -> None:
-        wanted = [(address, self.settings.dns_port) for address in addresses]
+    async def _by_weave_bridge(self, bridges: Iterable[host.Bridge]) -> dict[str, str]:
+        """The address for containers that are on the weave bridge only, which goes and comes with it; its device."""
+        here = next((each for each in bridges if each.name == self.settings.bridge), None)
+        if here is None:
+            return {}
+        endpoint = str(WEAVE_DNS.ip), self.settings.dns_port
+        if WEAVE_DNS not in here.interfaces:
+            if endpoint in self.server.endpoints:  # by a bridge that is gone
+                self.server.unlisten(endpoint)
+            try:
+                await asyncio.to_thread(_furnish, here.name)
+            except NetworkError as error:
+                self._complain(endpoint, error)
+                return {}
+        return {endpoint[0]: here.name}
+
+    async def _listen(self, addresses: Mapping[str, str]) -> None:
+        """Listen on these addresses, each on its device if it has one, and on no others."""
+        wanted = {(address, self.settings.dns_port): device for address, device in addresses.items()}
         for endpoint in set(self.server.endpoints) - set(wanted):
             self.server.unlisten(endpoint)
-        for endpoint in wanted:
+        for endpoint, device in wanted.items():
             if endpoint not in self.server.endpoints:
-                await self._try(endpoint)
+                await self._try(endpoint, device)
 
-    async def _try(self, endpoint: Endpoint) -> None:
+    async def _try(self, endpoint: Endpoint, device: str) -> None:
         try:
-            await self.server.listen(endpoint)
+            await self.server.listen(endpoint, device)
             self._failed.discard(endpoint)
             log.info("DNS serves %s", host_port(*endpoint))
         except OSError as error:
-            if endpoint not in self._failed:
-                log.warning("DNS can't listen on %s, trying again: %s", host_port(*endpoint), error)
-            self._failed.add(endpoint)
+            self._complain(endpoint, error)
+
+    def _complain(self, endpoint: Endpoint, error: Exception) -> None:
+        if endpoint not in self._failed:
+            log.warning("DNS can't listen on %s, trying again: %s", host_port(*endpoint), error)
+        self._failed.add(endpoint)
 
     def _allow(self, networks: tuple[Network, ...]) -> None:
         if networks != self.server.clients.networks:
@@ -219,3 +242,9 @@ class _Dns:
     def _is_ours(self, address: str) -> bool:
         ours = [at for at, port in self.server.endpoints if port == 53]
         return address in ours or (ip_address(address).is_loopback and bool({"0.0.0.0", "::"} & set(ours)))
+
+
+def _furnish(name: str) -> None:
+    """Let the bridge have our address, and the kernel not mind that it knows no route to who asks."""
+    bridge.add_address(name, WEAVE_DNS)
+    bridge.loosen(name)

@@ -25,12 +25,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class DnsFacts:
-    """What is to be told of the DNS server: where containers reach it, where it listens, whom it asks."""
+    """What is to be told of the DNS server: where containers reach it, where it listens, whom it asks.
+
+    ``on_bridge`` is the address for containers that are on the weave network only, if it is served.
+    """
 
     address: str | None
     port: int = 53
     listening: tuple[str, ...] = ()
     upstream: tuple[str, ...] = ()
+    on_bridge: str | None = None
 
 
 @dataclass

@@ -27,6 +27,7 @@ from weavemw.network.plan import mac_for
 from weavemw.passthrough import Passthrough
 from weavemw.relay import Relay
 from weavemw.settings import Settings
+from weavemw.tally import Tally
 from weavemw.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ if TYPE_CHECKING:
 __all__ = ["build", "proxy"]
 
 
-def build(settings: Settings) -> WSGIApplication:
-    """The proxy's stack for these settings."""
+def build(settings: Settings, tally: Tally | None = None) -> WSGIApplication:
+    """The proxy's stack for these settings; ``tally`` counts what it does."""
+    tally = tally or Tally()
     docker, router = assembly.docker(settings), assembly.router(settings)
-    attachment = assembly.attachment(settings)
+    attachment = assembly.attachment(settings, tally)
     app: WSGIApplication = Passthrough(Upstream(settings.docker_socket))
     if settings.rewrite_inspect:
         app = InspectRewriter(app, router=router, mac_of=lambda container: mac_for(container.id))
@@ -57,7 +59,7 @@ def build(settings: Settings) -> WSGIApplication:
                     wait_dir=functools.cache(lambda: wait.install(settings.state_dir)), docker=docker),
                 docker=docker, default_ipalloc=settings.default_ipalloc),
             names=None if settings.uses_tls else functools.cache(lambda: own_names(settings.allow_host)))),
-        relay=Relay())
+        relay=Relay(tally), tally=tally)
 
 
 class WithWatcher:
@@ -80,9 +82,9 @@ class WithWatcher:
     def _start(self) -> None:
         with self._lock:
             if not self._started:
-                assembly.watcher(self._settings).start()
+                assembly.watcher(self._settings, assembly.tally(self._settings.run_dir)).start()
                 self._started = True
 
 
 _settings = Settings.from_environ(os.environ)
-proxy = WithWatcher(build(_settings), _settings)
+proxy = WithWatcher(build(_settings, assembly.tally(_settings.run_dir)), _settings)

@@ -5,7 +5,9 @@ Making them touches neither Docker nor the network.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from pathlib import Path
 
 from weavemw import hostnames
 from weavemw.attachment import Attachment
@@ -14,9 +16,10 @@ from weavemw.docker import DockerClient
 from weavemw.network.netlink import NetlinkNetwork
 from weavemw.router.client import Router, RouterClient
 from weavemw.settings import Settings
+from weavemw.tally import DIRECTORY, SharedTally, Tally
 from weavemw.watcher import Watcher
 
-__all__ = ["attachment", "docker", "names_for", "router", "watcher"]
+__all__ = ["attachment", "docker", "names_for", "router", "tally", "watcher"]
 
 
 def docker(settings: Settings) -> DockerClient:
@@ -29,16 +32,23 @@ def router(settings: Settings) -> RouterClient:
     return RouterClient(settings.router_address)
 
 
-def attachment(settings: Settings) -> Attachment:
+@functools.cache
+def tally(run_dir: Path) -> Tally:
+    """Where this process counts, the same for all its parts; a file is only made when there is something to count."""
+    return SharedTally(run_dir / DIRECTORY)
+
+
+def attachment(settings: Settings, tally: Tally | None = None) -> Attachment:
     """What attaches and detaches containers on this host."""
     return Attachment(docker=docker(settings), router=router(settings),
                       network=NetlinkNetwork(settings.bridge, settings.mtu), run_dir=settings.run_dir,
-                      rewrite_hosts=settings.rewrite_hosts, multicast_route=settings.multicast_route)
+                      rewrite_hosts=settings.rewrite_hosts, multicast_route=settings.multicast_route,
+                      tally=tally)
 
 
-def watcher(settings: Settings) -> Watcher:
+def watcher(settings: Settings, tally: Tally | None = None) -> Watcher:
     """What attaches containers that Docker starts by itself."""
-    return Watcher(docker=docker(settings), attachment=attachment(settings),
+    return Watcher(docker=docker(settings), attachment=attachment(settings, tally),
                    names_for=names_for(settings, router(settings)), run_dir=settings.run_dir,
                    default_ipalloc=settings.default_ipalloc)
 

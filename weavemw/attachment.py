@@ -19,12 +19,13 @@ from weavemw import allocation
 from weavemw.container import Container
 from weavemw.context import Lease
 from weavemw.docker import Docker
-from weavemw.errors import Conflict, DockerError, NetworkError, RouterError
+from weavemw.errors import Conflict, DockerError, NetworkError, RouterError, WeaveError
 from weavemw.locks import Busy, Locks
 from weavemw.network import hosts
 from weavemw.network.addresses import Interface, Wanted
 from weavemw.network.plan import WEAVE_DNS, HostInterface, Namespace, Network, Plan, ProcessEnded, orphans
 from weavemw.router.client import Router
+from weavemw.tally import ALLOCATE, ALLOCATE_FAILURES, ATTACH, ATTACH_FAILURES, Tally
 
 __all__ = ["Attachment", "NotRunning", "Swept", "is_container_id"]
 
@@ -48,16 +49,17 @@ class Swept:
 class Attachment:
     """Attaches containers of one daemon to one network, with a router's addresses and names.
 
-    ``run_dir`` is for locks; it is the same for all processes of a host.
+    ``run_dir`` is for locks; it is the same for all processes of a host. ``tally`` counts.
     """
 
     def __init__(self, *, docker: Docker, router: Router, network: Network, run_dir: Path,
-                 rewrite_hosts: bool = True, multicast_route: bool = True) -> None:
+                 rewrite_hosts: bool = True, multicast_route: bool = True, tally: Tally | None = None) -> None:
         self.docker = docker
         self.router = router
         self.network = network
         self.rewrite_hosts = rewrite_hosts
         self.multicast_route = multicast_route
+        self.tally = tally or Tally()
         self._locks = Locks(Path(run_dir) / "locks")
         self._swept_names: set[str] = set()
 
@@ -71,7 +73,8 @@ class Attachment:
     def allocate(self, container: Container, wanted: Iterable[Wanted], *, timeout: float = 30.0,
                  client_gone: Callable[[], bool] = allocation.still_there) -> Lease:
         """Addresses for the container; see :func:`weavemw.allocation.allocate`."""
-        return allocation.allocate(self.router, container, wanted, timeout=timeout, client_gone=client_gone)
+        with self.tally.failing(ALLOCATE_FAILURES, WeaveError), self.tally.timing(ALLOCATE):
+            return allocation.allocate(self.router, container, wanted, timeout=timeout, client_gone=client_gone)
 
     def give_back(self, container_id: str, addresses: Iterable[Interface]) -> None:
         """Give back addresses of a start that failed."""
@@ -84,7 +87,8 @@ class Attachment:
         keeps its interface; then the answer is ``False``. Raises
         :class:`NotRunning` and other :class:`~weavemw.errors.WeaveError`.
         """
-        with self.lock(container_id), self._namespace(container_id) as (container, namespace):
+        with self.tally.failing(ATTACH_FAILURES, WeaveError, NotRunning), self.lock(container_id), \
+                self._namespace(container_id) as (container, namespace):
             found = namespace.ethwe()
             if found is None or not found.attached:
                 self._attach(container, namespace, self._plan(container, addresses), names)
@@ -177,13 +181,14 @@ class Attachment:
         return Plan(container.id, tuple(addresses), self.multicast_route, dns_route=str(WEAVE_DNS.ip) in container.dns)
 
     def _attach(self, container: Container, namespace: Namespace, plan: Plan, names: Iterable[str]) -> None:
-        namespace.prepare(plan)
-        try:
-            self._name(container, plan.addresses, names)
-            namespace.commit()
-        except BaseException:
-            self._undo(container, namespace)
-            raise
+        with self.tally.timing(ATTACH):
+            namespace.prepare(plan)
+            try:
+                self._name(container, plan.addresses, names)
+                namespace.commit()
+            except BaseException:
+                self._undo(container, namespace)
+                raise
         addresses = " ".join(map(str, plan.addresses))
         _log.info("attached container %s (%s): %s", container.short_id, container.name, addresses)
 

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from weavemw import context
+from weavemw.tally import REQUESTS, Tally
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -63,6 +64,7 @@ class Offer:
         self.content_length = environ.get("CONTENT_LENGTH")
         self.client_fd: int = _server_socket(environ).fileno()
         self.may_block = bool(environ["wsgi.multithread"])
+        self.taken = False
         self._server = server
         self._environ = environ
 
@@ -86,6 +88,7 @@ class Offer:
         In its place the server is left a connection whose peer is gone: it
         closes that one, in its own time, and writes nothing to the real one.
         """
+        self.taken = True
         read_ahead = _read_ahead(self._server, self._environ)
         connection = socket.socket(fileno=os.dup(self.client_fd))
         ours, peer = socket.socketpair()
@@ -116,24 +119,34 @@ class Handover:
     """The outermost layer: offers the connection, and hands over the response that comes back untouched.
 
     It also gives a server's ``Server`` and ``Date`` headers back to the daemon:
-    gunicorn would put its own in their place.
+    gunicorn would put its own in their place. ``tally`` counts requests by endpoint and status.
     """
 
-    def __init__(self, app: WSGIApplication, *, relay: Relay) -> None:
+    def __init__(self, app: WSGIApplication, *, relay: Relay, tally: Tally | None = None) -> None:
         self.app = app
         self.relay = relay
+        self.tally = tally or Tally()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if _server_socket(environ) is None:
             return self.app(environ, start_response)
         server: Any = getattr(start_response, "__self__", None)
-        respond = _keeping_server_and_date(server, start_response)
+        respond = self._counting(environ, _keeping_server_and_date(server, start_response))
         offer = Offer(environ, respond, self.relay, server)
         environ[context.HANDOVER] = offer
         environ[context.CLIENT_GONE] = offer.client_gone
         environ[context.HEADERS] = list(server.req.headers) if _is_gunicorn(server) else []
         response = self.app(environ, respond)
         return cast(Untouched, response).hand_over() if getattr(response, "offer", None) is offer else response
+
+    def _counting(self, environ: WSGIEnvironment, start_response: StartResponse) -> StartResponse:
+        def respond(status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Any:
+            if not environ[context.HANDOVER].taken:  # else the relay sees the real status
+                endpoint = environ.get(context.ENDPOINT)
+                self.tally.add(REQUESTS, (endpoint.name if endpoint else "other", status[:3]))
+            return start_response(status, headers, exc_info)
+
+        return respond
 
 
 def nothing(start_response: StartResponse, status: str = "200 OK") -> Iterable[bytes]:

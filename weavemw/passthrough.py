@@ -222,7 +222,9 @@ class Tunnel(Exchange):
                 pass
         self._ended = True
         client, read_ahead = self.offer.take()
-        self.offer.hand_over(Stream(client, self._connection.sock, to_upstream=read_ahead))
+        endpoint = endpoints.of(self._environ)
+        self.offer.hand_over(Stream(client, self._connection.sock, to_upstream=read_ahead,
+                                    endpoint=endpoint.name if endpoint else ""))
         return nothing(self._start_response, "101 Switching Protocols" if upgrade_of(self._environ) else "200 OK")
 
 

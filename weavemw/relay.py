@@ -30,6 +30,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from weavemw.tally import REQUESTS, STREAM_BYTES, STREAMS, STREAMS_ENDED, Tally
+
 __all__ = ["Relay", "Stream"]
 
 _log = logging.getLogger(__name__)
@@ -87,23 +89,24 @@ class Pipes:
 class Flow:
     """One direction of a stream: from ``source`` to ``sink`` until the source ends."""
 
-    __slots__ = ("_in_pipe", "_pipe", "_prefix", "done", "ended", "sink", "source")
+    __slots__ = ("_in_pipe", "_pipe", "_prefix", "done", "ended", "moved", "sink", "source")
 
     def __init__(self, source: socket.socket, sink: socket.socket, prefix: bytes = b"") -> None:
         self.source = source
         self.sink = sink
         self.ended = False
         self.done = False
+        self.moved = 0
         self._prefix = prefix
         self._pipe: Pipe | None = None
         self._in_pipe = 0
 
     def move(self, pipes: Pipes) -> bool:
         """Move what can be moved now; True if there may be more at once, after others had their turn."""
-        moved = 0
+        turn = self.moved + _TURN
         try:
-            while moved < _TURN and not self.done:
-                moved += self._step(pipes)
+            while self.moved < turn and not self.done:
+                self.moved += self._step(pipes)
         except BlockingIOError:
             return False
         return not self.done
@@ -158,16 +161,20 @@ class Flow:
 
 
 class Stream:
-    """A client's connection and the daemon's, joined."""
+    """A client's connection and the daemon's, joined; ``endpoint`` is the call's name, ``code`` the answer's status."""
 
-    __slots__ = ("client", "client_gone", "down", "drain_until", "up", "upstream", "upstream_gone")
+    __slots__ = ("client", "client_gone", "code", "counted", "down", "drain_until", "endpoint", "up", "upstream",
+                 "upstream_gone")
 
     def __init__(self, client: socket.socket, upstream: socket.socket, to_upstream: bytes = b"",
-                 to_client: bytes = b"") -> None:
+                 to_client: bytes = b"", *, endpoint: str = "") -> None:
         self.client = client
         self.upstream = upstream
         self.up = Flow(client, upstream, to_upstream)
         self.down = Flow(upstream, client, to_client)
+        self.endpoint = endpoint
+        self.code = ""
+        self.counted = False
         self.client_gone = False
         self.upstream_gone = False
         self.drain_until = 0.0
@@ -183,6 +190,8 @@ class Stream:
             self._drain()
             return False
         more_up = self._move(self.up, pipes)
+        if not self.code:
+            self.code = self._seen_code()
         return self._move(self.down, pipes) or more_up
 
     @property
@@ -230,6 +239,14 @@ class Stream:
             flow.close()
             return False
 
+    def _seen_code(self) -> str:
+        """The answer's status, seen before it is moved; empty as long as there is none."""
+        try:
+            line = self.upstream.recv(12, socket.MSG_PEEK)
+        except OSError:  # nothing is there yet; or it broke, and then moving will tell
+            return ""
+        return line[9:].decode() if line.startswith(b"HTTP/1.") and line[9:].isdigit() else ""
+
     def _drain(self) -> None:
         try:
             while self.client.recv(65536):
@@ -243,9 +260,10 @@ class Stream:
 
 
 class Relay:
-    """The event loop, in a thread of its own that starts with the first stream. Thread-safe."""
+    """The event loop, in a thread of its own that starts with the first stream. Thread-safe. ``tally`` counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, tally: Tally | None = None) -> None:
+        self._tally = tally or Tally()
         self._new: deque[Stream] = deque()
         self._by_fd: dict[int, Stream] = {}
         self._lingering: set[Stream] = set()
@@ -327,6 +345,7 @@ class Relay:
             for sock in (stream.client, stream.upstream):
                 self._by_fd[sock.fileno()] = stream
                 self._epoll.register(sock, _READ_WRITE)
+            self._tally.add(STREAMS)
             self._advance(stream)
 
     def _give_turns(self) -> None:
@@ -345,6 +364,7 @@ class Relay:
             _log.exception("a stream is closed early")
             self._end(stream)
             return
+        self._count(stream)
         if more:
             self._busy.append(stream)
         elif stream.over:
@@ -357,7 +377,18 @@ class Relay:
         else:
             self._end(stream)
 
+    def _count(self, stream: Stream, *, at_its_end: bool = False) -> None:
+        for direction, flow in (("to_docker", stream.up), ("to_client", stream.down)):
+            if flow.moved:
+                self._tally.add(STREAM_BYTES, (direction,), flow.moved)
+                flow.moved = 0
+        if not stream.counted and (stream.code or at_its_end):
+            stream.counted = True
+            self._tally.add(REQUESTS, (stream.endpoint or "other", stream.code or "none"))
+
     def _end(self, stream: Stream) -> None:
+        self._count(stream, at_its_end=True)
+        self._tally.add(STREAMS_ENDED)
         self._lingering.discard(stream)
         for sock in (stream.client, stream.upstream):
             self._by_fd.pop(sock.fileno(), None)

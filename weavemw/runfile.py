@@ -62,6 +62,8 @@ def running(path: Path) -> dict[str, Any] | None:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise SettingsError(f"can't read {path}: {error.strerror}: try again as root") from error
     try:
         holder = _holder(fd)
         return _facts(fd) | {"pid": holder} if holder else None

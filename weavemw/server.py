@@ -33,6 +33,7 @@ from weavemw.admission import AdmittingWorker
 from weavemw.errors import SettingsError
 from weavemw.listeners import Listener
 from weavemw.settings import Settings
+from weavemw.tally import DIRECTORY, REQUESTS, Tally, remove_shared
 from weavemw.tls import Front
 
 __all__ = ["Worker", "bind_all", "options", "serve", "start"]
@@ -57,7 +58,9 @@ _OUR_FAULT = (http_errors.ConfigurationProblem, http_errors.InvalidResponseHeade
 
 
 class Worker(AdmittingWorker):
-    """gunicorn's gthread worker, whose own answers are Docker's: JSON with a ``message``."""
+    """gunicorn's gthread worker, whose own answers are Docker's: JSON with a ``message``. ``tally`` counts them."""
+
+    tally = Tally()
 
     def handle(self, conn: Any) -> Any:
         """Serve a connection's requests in this thread while they come one upon the other.
@@ -73,6 +76,7 @@ class Worker(AdmittingWorker):
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """Answer what the application never saw (a request that can't be read), or failed at."""
         status, reason, message = _answer_to(exc)
+        self.tally.add(REQUESTS, ("other", str(status)))
         if status == 500:
             self.log.exception("Error handling request %s %s", getattr(req, "method", "?"), getattr(req, "uri", "?"))
         else:
@@ -110,6 +114,7 @@ def start(settings: Settings) -> list[str]:
         log.warning("%s", warning)
     held = runfile.RunFile(settings.run_dir / runfile.PROXY, what="weave proxy")
     wait.install(settings.state_dir)
+    remove_shared(settings.run_dir / DIRECTORY)
     _raise_descriptor_limit()
     bind = [f"fd://{sock.detach()}" for sock in bind_all(settings)]
     held.write(facts(settings))
@@ -215,17 +220,19 @@ class _Application(BaseApplication):
 
 def _loader(settings: Settings) -> Callable[[], Any]:
     def load() -> Any:
-        from weavemw.app import build  # not before the fork: the stack belongs to the worker
+        from weavemw import assembly  # not before the fork: the stack belongs to the worker
+        from weavemw.app import build
 
-        return build(settings)
+        return build(settings, assembly.tally(settings.run_dir))
 
     return load
 
 
 def _start_watching(settings: Settings, worker: Any) -> None:
-    from weavemw.assembly import watcher  # not before the fork: it belongs to the worker
+    from weavemw import assembly  # not before the fork: it belongs to the worker
 
-    worker.watcher = watcher(settings)
+    worker.tally = assembly.tally(settings.run_dir)
+    worker.watcher = assembly.watcher(settings, worker.tally)
     worker.watcher.start()
 
 

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from typing import Any
 from weavemw.attachment import Attachment, NotRunning
 from weavemw.container import Container
 from weavemw.docker import Docker
-from weavemw.errors import DockerError, RouterUnreachable, WeaveError
+from weavemw.errors import DockerError, RouterUnreachable, SettingsError, WeaveError
 from weavemw.locks import Busy
 from weavemw.middleware.cidr import CREATED_ELSEWHERE, promised_to, shared_network, why_alone
 from weavemw.network.addresses import Interface
@@ -77,12 +77,19 @@ class State:
 
 
 def read_state(run_dir: Path) -> State | None:
-    """What the host's watcher wrote last; ``None`` if there never was one."""
+    """What the host's watcher wrote last; ``None`` if there never was one.
+
+    Raises :class:`~weavemw.errors.SettingsError` if it can't be read.
+    """
+    path = run_dir / STATE_FILE
     try:
-        stored = json.loads((run_dir / STATE_FILE).read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    return State(**{**stored, "pending": {key: Pending(**row) for key, row in stored["pending"].items()}})
+    except OSError as error:
+        raise SettingsError(f"can't read {path}: {error.strerror}: try again as root") from error
+    pending = {key: Pending(**_known(Pending, row)) for key, row in (stored.get("pending") or {}).items()}
+    return State(**{**_known(State, stored), "pending": pending})
 
 
 class Watcher:
@@ -133,6 +140,8 @@ class Watcher:
     def _watch(self) -> None:
         _log.info("watching containers")
         self.state.since = time.time()
+        if before := read_state(self.run_dir):  # sums go on: they don't end with a process
+            self.state.counters.update(before.counters)
         for number in range(self.workers):
             threading.Thread(target=self._work, name=f"weave-watcher-{number}", daemon=True).start()
         threading.Thread(target=self._read_events, name="weave-events", daemon=True).start()
@@ -372,6 +381,11 @@ class Watcher:
             temporary.replace(self.run_dir / STATE_FILE)
         except OSError as error:
             _log.warning("can't write the watcher's state: %s", error)
+
+
+def _known(kind: type[State] | type[Pending], row: Mapping[str, Any]) -> dict[str, Any]:
+    """What this version knows of a row that another version may have written."""
+    return {each.name: row[each.name] for each in fields(kind) if each.name in row}
 
 
 def _plain(name: str) -> str:

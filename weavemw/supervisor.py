@@ -120,7 +120,8 @@ class Supervisor:
         if self.stop(program):
             return
         if self.docker.find(program.name):
-            raise Conflict(f"another container has the name {program.name}: `docker rename {program.name} …` makes room")
+            raise Conflict(f"another container has the name {program.name}: "
+                           f"`docker rename {program.name} …` makes room")
 
     def _find(self, program: Program) -> dict[str, Any] | None:
         """The program's container; one of the same name that others made is none."""

@@ -3,7 +3,7 @@
 Some things are not as the manual has them. The image ``ubuntu`` is busybox. Two of its commands never existed
 (``docker launch-proxy`` is weave's, and docker's CLI writes ``--tlsverify``, ``--tlscacert``, ``--tlscert``,
 ``--tlskey``). ``host1`` is localhost, ``/tls`` a directory of the test's, and the unix socket is there too. And between
-its alternatives what runs is stopped, by its own ``weave stop``.
+its alternatives what runs is stopped, by its own ``weave stop``. The last test holds that no command is missing.
 """
 
 from __future__ import annotations
@@ -27,12 +27,46 @@ _PROMPT = "host1$ "
 _ID = r"[0-9a-f]{64}"
 _IN_CONTAINER = "/ # "
 
+#: Every command line of the manual, in its order.
+_MANUAL = r"""
+weave launch
+weave launch-router && weave launch-proxy
+weave launch-proxy -H tcp://127.0.0.1:9999
+eval "$(weave env)"
+docker ps
+docker $(weave config) ps
+weave stop-proxy
+docker run -ti ubuntu
+docker create -ti ubuntu
+docker start ID
+docker run -e WEAVE_CIDR=10.2.1.1/24 -ti ubuntu
+docker run -e WEAVE_CIDR="10.2.1.1/24 10.2.2.1/24" -ti ubuntu
+docker run -ti ubuntu
+docker run -ti -e WEAVE_CIDR=net:10.32.2.0/24 ubuntu
+docker run -ti -e WEAVE_CIDR=none ubuntu
+weave launch-proxy --no-default-ipalloc
+docker run -ti -e WEAVE_CIDR="" ubuntu
+weave launch-proxy --tls-verify --tls-cacert=/tls/ca.pem --tls-cert=/tls/server-cert.pem --tls-key=/tls/server-key.pem
+docker --tlsverify --tlscacert=ca.pem --tlscert=cert.pem --tlskey=key.pem -H=tcp://localhost:12375 version
+mkdir -pv ~/.docker
+cp -v {ca,cert,key}.pem ~/.docker
+eval "$(weave env)"
+export DOCKER_TLS_VERIFY=1
+docker version
+weave run -ti ubuntu
+weave run 10.2.1.1/24 -ti ubuntu
+weave start ID
+weave status
+docker logs weaveproxy
+""".strip().splitlines()
+
 
 class Terminal:
     """A shell at a terminal of the host; what was typed is not in what it shows."""
 
     def __init__(self, host: TestHost) -> None:
         self.host = host
+        self.typed: list[str] = []
         programs = host.dir / "programs"
         programs.mkdir()
         (programs / "weave").write_text(f"#!/bin/sh\nPYTHONPATH={_ROOT} exec python -m weavemw.cli \"$@\"\n")
@@ -48,7 +82,7 @@ class Terminal:
 
     def type(self, line: str) -> str:
         """Type a line that ends by itself; gives what it shows, and holds that its status is 0."""
-        self.shell.sendline(line)
+        self._send(line)
         self.shell.expect_exact(_PROMPT)
         shown = self.shell.before.replace("\r\n", "\n")
         self.shell.sendline("echo status=$?")
@@ -58,7 +92,7 @@ class Terminal:
 
     def enter(self, line: str) -> list[str]:
         """Type a ``docker run -ti``, look at ethwe in there, and leave; gives the addresses."""
-        self.shell.sendline(line)
+        self._send(line)
         self.shell.expect_exact(_IN_CONTAINER)
         self.shell.sendline("ip -o address show dev ethwe 2>&1; echo end of addresses")
         self.shell.expect("\nend of addresses")
@@ -67,6 +101,10 @@ class Terminal:
         self.shell.sendline("exit")
         self.shell.expect_exact(_PROMPT)
         return found
+
+    def _send(self, line: str) -> None:
+        self.typed.append(re.sub(_ID, "ID", line.replace(str(self.host.dir / "tls"), "/tls")))
+        self.shell.sendline(line)
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +163,8 @@ def test_usage(terminal: Terminal) -> None:
     assert json.loads(entrypoint) == ["/w/w"]
     assert terminal.enter("docker run -e WEAVE_CIDR=10.2.1.1/24 -ti ubuntu") == ["10.2.1.1/24"]
     terminal.host.docker("container", "prune", "-f")
-    both = 'WEAVE_CIDR="10.2.1.1/24 10.2.2.1/24"'
-    assert set(terminal.enter(f"docker run -e {both} -ti ubuntu")) == {"10.2.1.1/24", "10.2.2.1/24"}
+    both = terminal.enter('docker run -e WEAVE_CIDR="10.2.1.1/24 10.2.2.1/24" -ti ubuntu')
+    assert set(both) == {"10.2.1.1/24", "10.2.2.1/24"}
 
 
 def test_automatic_addresses(terminal: Terminal) -> None:
@@ -160,8 +198,8 @@ def test_tls(terminal: Terminal) -> None:
     assert "Server:" in terminal.type("docker --tlsverify --tlscacert=ca.pem --tlscert=cert.pem --tlskey=key.pem "
                                       "-H=tcp://localhost:12375 version")
     terminal.type("unset DOCKER_CONFIG")
-    terminal.type("mkdir -pv ~/.docker")
-    terminal.type("cp -v {ca,cert,key}.pem ~/.docker")
+    assert "created directory" in terminal.type("mkdir -pv ~/.docker")
+    assert len(terminal.type("cp -v {ca,cert,key}.pem ~/.docker").splitlines()) == 3
     terminal.type('eval "$(weave env)"')
     terminal.type("export DOCKER_TLS_VERIFY=1")
     assert "Server:" in terminal.type("docker version")
@@ -191,3 +229,9 @@ def test_troubleshooting(terminal: Terminal) -> None:
     assert "Listening at" in terminal.type("docker logs weaveproxy")
     terminal.type("weave stop")
     assert not {"weave", "weaveproxy"} & _running(terminal)
+
+
+def test_no_command_of_the_manual_is_missing(terminal: Terminal) -> None:
+    """What the tests above typed holds every command line of the manual, in its order."""
+    typed = iter(terminal.typed)
+    assert [line for line in _MANUAL if line not in typed] == []

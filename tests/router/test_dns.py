@@ -156,6 +156,7 @@ def test_shuffled() -> None:
 
 @pytest.mark.parametrize(("query", "rcode"), [
     pytest.param(dns.message.make_query("web.weave.local.", "A", "CH"), "REFUSED", id="class CH"),
+    pytest.param(dns.message.make_query("version.bind.", "TXT", "CH", use_edns=0), "REFUSED", id="version, with EDNS"),
     pytest.param(dns.message.make_query("weave.local.", "AXFR"), "REFUSED", id="zone transfer"),
     pytest.param(dns.message.make_query("example.com.", "AXFR"), "REFUSED", id="another's zone transfer"),
 ])
@@ -166,10 +167,23 @@ def test_refused(query: dns.message.Message, rcode: str) -> None:
     response = dns.message.from_wire(reply)
     assert dns.rcode.to_text(response.rcode()) == rcode
     assert response.question == query.question
+    assert response.edns == query.edns
+
+
+@pytest.mark.parametrize("name", ["web.weave.local.", "www.example.com."])
+def test_edns_of_the_future(name: str) -> None:
+    """Another version of EDNS is answered BADVERS, with the one that there is (RFC 6891, 6.1.3)."""
+    query = dns.message.make_query(name, "A", use_edns=1)
+    reply = answer(query.to_wire(), ZONE)
+    assert isinstance(reply, bytes)
+    response = dns.message.from_wire(reply)
+    assert (response.rcode(), response.edns, response.answer) == (dns.rcode.BADVERS, 0, [])
+    assert len(reply) <= len(query.to_wire())
 
 
 HEADER = b"\x12\x34\x01\x00\0\1\0\0\0\0\0\0"
 QUESTION = b"\x03web\x05weave\x05local\0\0\1\0\1"
+OPT = b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
 
 
 @pytest.mark.parametrize(("packet", "rcode"), [
@@ -186,6 +200,13 @@ QUESTION = b"\x03web\x05weave\x05local\0\0\1\0\1"
     pytest.param(HEADER + b"\1a" * 130 + b"\0\0\1\0\1", 1, id="a name too long"),
     pytest.param(b"\x12\x34\x28\x00" + HEADER[4:] + QUESTION, 4, id="an update"),
     pytest.param(HEADER[:10] + b"\0\1" + QUESTION + b"\0\0\x29\x04\xd0\0\0\0\0\0\x09", 1, id="half an EDNS record"),
+    pytest.param(HEADER[:10] + b"\0\2" + QUESTION + OPT * 2, 1, id="EDNS twice"),
+    pytest.param(HEADER[:6] + b"\0\1\0\0\0\0" + QUESTION + OPT, 1, id="EDNS as an answer"),
+    pytest.param(HEADER[:10] + b"\0\1" + QUESTION + b"\1x" + OPT, 1, id="EDNS with a name"),
+    pytest.param(HEADER[:10] + b"\0\1" + QUESTION + OPT[:10], 1, id="EDNS cut off"),
+    pytest.param(HEADER[:10] + b"\xff\xff" + QUESTION + OPT, 1, id="records that are not there"),
+    pytest.param(b"\x12\x34\x20\x00" + HEADER[4:] + QUESTION, 4, id="a notification"),
+    pytest.param(b"\x12\x34\x78\x00" + HEADER[4:] + QUESTION, 4, id="an unknown operation"),
 ])
 def test_malformed(packet: bytes, rcode: int | None) -> None:
     """Malformed packets get an error no longer than themselves, and answers get nothing."""
@@ -199,7 +220,7 @@ def test_malformed(packet: bytes, rcode: int | None) -> None:
 
 
 def test_unusual_but_right() -> None:
-    """EDNS with options, or beside other records, is read by the library, and answered like any other."""
+    """EDNS with options, or beside other records, is answered like any other."""
     for options in ([dns.edns.GenericOption(10, b"12345678")], [dns.edns.ECSOption("192.0.2.0")]):
         assert texts(ask("web.weave.local.", use_edns=0, options=options)) == {"10.32.0.1"}
     query = dns.message.make_query("web.weave.local.", "A", use_edns=0)
@@ -207,6 +228,39 @@ def test_unusual_but_right() -> None:
     reply = answer(query.to_wire(), ZONE)
     assert isinstance(reply, bytes)
     assert texts(dns.message.from_wire(reply)) == {"10.32.0.1"}
+
+
+@pytest.mark.parametrize("ttl", [0, 1, 2**31 - 1])
+def test_ttl(ttl: int) -> None:
+    """Answers, denials included, may be kept for as long as the zone says (RFC 2308, 5)."""
+    zone = Zone("weave.local.", ttl)
+    zone.publish("web.weave.local.", [ip_address("10.32.0.1")])
+    known, unknown = (dns.message.from_wire(answer(dns.message.make_query(f"{name}.weave.local.", "A").to_wire(), zone))
+                      for name in ("web", "nobody"))
+    assert known.answer[0].ttl == ttl
+    assert (unknown.authority[0].ttl, unknown.authority[0][0].minimum) == (ttl, ttl)
+
+
+@pytest.mark.parametrize("domain", ["weave.local", "weave.local.", "Weave.Local", "one", "a.b.c.d.example."])
+def test_domain(domain: str) -> None:
+    """A domain may be given with or without its final dot, in any case, and have any number of labels."""
+    full = f"web.{domain.rstrip('.')}."
+    zone = Zone(domain)
+    zone.publish(full, [ip_address("10.32.0.1")])
+    for name in (full, full.upper(), full.lower(), "web."):
+        assert texts(dns.message.from_wire(answer(dns.message.make_query(name, "A").to_wire(), zone))) == {"10.32.0.1"}
+    other = dns.message.from_wire(answer(dns.message.make_query(f"x{full}", "A").to_wire(), zone))
+    assert other.rcode() == dns.rcode.NXDOMAIN
+
+
+def test_a_domain_of_a_long_name() -> None:
+    """A denial whose SOA record is too long for the packet does without it."""
+    domain = ".".join(["d" * 60] * 3 + ["e" * 40])
+    for kind in ("A", "AAAA"):
+        reply = answer(dns.message.make_query(f"x.{domain}.", kind).to_wire(), Zone(domain))
+        assert isinstance(reply, bytes)
+        assert len(reply) <= 512
+        assert dns.message.from_wire(reply).rcode() == dns.rcode.NXDOMAIN
 
 
 PACKETS = st.one_of(

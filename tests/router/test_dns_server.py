@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from ipaddress import ip_interface, ip_network
 from typing import Any
@@ -103,13 +105,69 @@ def test_several_questions_on_one_connection(server: Dns) -> None:
 
 
 def test_connections_are_limited(server: Dns) -> None:
-    """Idle connections beyond the limit are closed at once; UDP does not notice them."""
+    """Beyond the limit, each connection takes the place of the oldest: whoever is new is answered at once."""
     held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(140)]
-    held[-1].settimeout(5)
-    assert held[-1].recv(1) == b""
-    assert server.ask("nobody.weave.local.").rcode() == dns.rcode.NXDOMAIN
+    for oldest in held[:12]:
+        oldest.settimeout(5)
+        assert oldest.recv(1) == b""
+    assert server.ask("nobody.weave.local.", tcp=True).rcode() == dns.rcode.NXDOMAIN
+    dns.query.send_tcp(held[-1], dns.message.make_query("nobody.weave.local.", "A"))
+    assert dns.query.receive_tcp(held[-1])[0].rcode() == dns.rcode.NXDOMAIN
     for connection in held:
         connection.close()
+
+
+def test_who_does_not_read_is_dropped(server: Dns) -> None:
+    """A connection whose peer takes no answers ends like any other, and holds nothing of ours."""
+    for number in range(100):
+        server.client.register(f"c{number}", ip_interface(f"10.32.1.{number}/12"), "many.weave.local")
+    server.ask("many.weave.local", tcp=True)
+    before = len(os.listdir("/proc/self/fd"))
+    query = dns.message.make_query("many.weave.local.", "A").to_wire()
+    with socket.create_connection(("127.0.0.1", server.port)) as deaf:
+        deaf.settimeout(0.5)
+        with pytest.raises(TimeoutError):  # answers are stuck, and then questions
+            deaf.sendall((len(query).to_bytes(2, "big") + query) * 1_000_000)
+        held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(140)]
+        for connection in held:
+            connection.close()
+        assert eventually(lambda: len(os.listdir("/proc/self/fd")) <= before + 1)
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@pytest.mark.parametrize("pieces", [
+    pytest.param([1] * 40, id="byte by byte"),
+    pytest.param([2, 40], id="length first"),
+    pytest.param([1, 41], id="within the length"),
+])
+def test_slow_tcp(server: Dns, pieces: list[int]) -> None:
+    """A question over TCP may come in any pieces, while others are answered."""
+    query = dns.message.make_query("nobody.weave.local.", "A").to_wire()
+    data = len(query).to_bytes(2, "big") + query
+    with socket.create_connection(("127.0.0.1", server.port)) as slow:
+        slow.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for size in pieces:
+            slow.sendall(data[:size])
+            data = data[size:]
+            assert server.ask("nobody.weave.local.").rcode() == dns.rcode.NXDOMAIN
+        assert dns.query.receive_tcp(slow, time.time() + 5)[0].rcode() == dns.rcode.NXDOMAIN
+
+
+def test_all_addresses_of_both_families(start: Callable[..., Any], port: int) -> None:
+    """Listening on all addresses of IPv4 and of IPv6 go together, and a client is known by its own address."""
+    start(dns_listen=("0.0.0.0", "::"), dns_port=port)
+    query = dns.message.make_query("nobody.weave.local.", "A")
+    for address in ("127.0.0.1", "::1"):
+        for ask in (dns.query.udp, dns.query.tcp):
+            assert ask(query, address, port=port, timeout=5).rcode() == dns.rcode.NXDOMAIN
 
 
 def test_stops_with_connections_open(start: Callable[..., Any]) -> None:

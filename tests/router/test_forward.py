@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,46 @@ def test_flood(resolver: Callable[..., Any]) -> None:
     assert asyncio.run(flood()) == 490
     assert (forwarder.pending, forwarder.refused) == (0, 490)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_same_question_is_asked_once(resolver: Callable[..., Any], answers: Callable[..., Any]) -> None:
+    """Whoever asks what is being asked already waits for the same answer, and gets it under the own id."""
+    all_wait = threading.Event()
+    upstream = resolver(lambda query, tcp: all_wait.wait(5) and answers("192.0.2.1")(query, tcp))
+    forwarder = Forwarder(lambda: [upstream.address])
+    queries = [dns.message.make_query("www.example.com.", "A", id=number) for number in range(20)]
+
+    async def together() -> list[bytes]:
+        tasks = [asyncio.create_task(forwarder.ask(query.to_wire())) for query in queries]
+        while forwarder.pending < len(queries):
+            await asyncio.sleep(0)
+        all_wait.set()
+        return await asyncio.gather(*tasks)
+
+    for query, reply in zip(queries, asyncio.run(together()), strict=True):
+        response = dns.message.from_wire(reply)
+        assert query.is_response(response)
+        assert str(response.answer[0][0]) == "192.0.2.1"
+    assert len(upstream.asked) == 1
+    asyncio.run(forwarder.ask(queries[0].to_wire()))
+    assert len(upstream.asked) == 2
+
+
+def test_a_resolver_that_asks_us(resolver: Callable[..., Any]) -> None:
+    """A question that a resolver brings back to us is not asked again: it does not go round for ever."""
+    forwarder = Forwarder(lambda: [upstream.address], timeout=0.3, rounds=1)
+    upstream = resolver()
+
+    async def ask() -> bytes:
+        loop = asyncio.get_running_loop()
+        upstream.reply = lambda query, tcp: asyncio.run_coroutine_threadsafe(forwarder.ask(query), loop).result(5)
+        reply = await forwarder.ask(QUERY.to_wire())
+        while forwarder.pending:  # what was brought back
+            await asyncio.sleep(0.01)
+        return reply
+
+    assert dns.message.from_wire(asyncio.run(ask())).rcode() == dns.rcode.SERVFAIL
+    assert len(upstream.asked) == 1
 
 
 @pytest.mark.parametrize(("text", "found"), [

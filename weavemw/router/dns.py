@@ -2,23 +2,21 @@
 
 The plain question for a known name is answered by hand from the zone's table, in
 a few microseconds; so are its siblings (other types, unknown names of the domain,
-EDNS as resolvers send it). A packet that is neither is read by dnspython before
-anything is said about it. What is not ours is to be forwarded as it came.
+EDNS). What is not ours is to be forwarded as it came.
 
 An answer never is longer than its question's sender said it takes (RFC 1035:
 512 bytes over UDP; RFC 6891: what EDNS says, here at most 1,232), a refusal never
-is longer than the question, and a response is never answered.
+is longer than the question, and a response is never answered. Reading a packet
+takes time in proportion to its length: pointers of compressed names are not followed.
 """
 
 from __future__ import annotations
 
 import enum
 import random
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import dns.exception
-import dns.message
 
 from weavemw.router.zone import Zone
 
@@ -31,8 +29,12 @@ _PLAIN_UDP = 512
 _MAX_TCP = 65535
 
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = range(6)
+BADVERS = 16
 _IN, _ANY, _OPT = 1, 255, 41
 _TRANSFERS = (251, 252)
+_NO_EDNS = (-1, -1)
+_COUNTS = struct.Struct("!HHH")
+_RECORD = struct.Struct("!HHBBHH")  # type, class, three parts of what usually is the TTL, length
 _HEADER = 12
 _QR_AA, _TC, _RA = 0x84, 0x02, 0x80
 _PLAIN_COUNTS = b"\0\1\0\0\0\0\0\0"
@@ -40,7 +42,6 @@ _PLAIN_COUNTS = b"\0\1\0\0\0\0\0\0"
 #: recursion desired is kept, authentic data (set by some resolvers, RFC 6840) means nothing here.
 _PLAIN = {bytes((recursion, data)) + _PLAIN_COUNTS: bytes((_QR_AA | recursion, _RA)) + b"\0\1"
           for recursion in (0, 1) for data in (0, 0x20)}
-_EDNS_COUNTS = b"\0\1\0\0\0\0\0\1"
 
 
 class Verdict(enum.Enum):
@@ -54,7 +55,8 @@ class Verdict(enum.Enum):
 class Question:
     """What a packet asks; ``name`` in wire format and lower case, ``end`` is where the question ends.
 
-    ``limit`` is the length of the longest answer that the sender takes, ``edns`` whether it speaks EDNS.
+    ``limit`` is the length of the longest answer that the sender takes, ``edns`` the version of EDNS that it
+    speaks, -1 for none.
     """
 
     name: bytes
@@ -62,7 +64,7 @@ class Question:
     cls: int
     end: int
     limit: int
-    edns: bool
+    edns: int
 
 
 def answer(query: bytes, zone: Zone, *, tcp: bool = False) -> bytes | Verdict:
@@ -89,6 +91,8 @@ def _answer(query: bytes, zone: Zone, tcp: bool) -> bytes | Verdict:
 
 
 def _reply(query: bytes, question: Question, zone: Zone) -> bytes | Verdict:
+    if question.edns > 0:
+        return refusal(query, BADVERS, question)
     if question.cls != _IN or question.kind in _TRANSFERS:
         return refusal(query, REFUSED, question)
     known = zone.records.get(question.name)
@@ -125,8 +129,10 @@ def _zone_start(name: bytes, domain: bytes) -> int:
 
 
 def _message(query: bytes, question: Question, rcode: int, answers: Sequence[bytes], authority: bytes = b"") -> bytes:
-    opt = _opt() if question.edns else b""
-    answers, whole = _fitting(answers, question.limit - question.end - len(opt) - len(authority))
+    opt = _opt(question)
+    room = question.limit - question.end - len(opt)
+    authority = authority if len(authority) <= room else b""  # of a domain with a very long name
+    answers, whole = _fitting(answers, room - len(authority))
     flags = bytes((_QR_AA | (query[2] & 1) | (0 if whole else _TC), _RA | rcode))
     counts = b"".join(count.to_bytes(2, "big") for count in (1, len(answers), bool(authority), bool(opt)))
     return query[:2] + flags + counts + query[_HEADER:question.end] + b"".join(answers) + authority + opt
@@ -144,8 +150,11 @@ def _fitting(answers: Sequence[bytes], room: int) -> tuple[Sequence[bytes], bool
     return fitting, False
 
 
-def _opt() -> bytes:
-    return b"\0" + _OPT.to_bytes(2, "big") + MAX_UDP.to_bytes(2, "big") + bytes(6)
+def _opt(question: Question, rcode: int = NOERROR) -> bytes:
+    """The EDNS record of an answer, which there is if the question had one (RFC 6891, 6.1.1)."""
+    if question.edns < 0:
+        return b""
+    return b"\0" + _OPT.to_bytes(2, "big") + MAX_UDP.to_bytes(2, "big") + bytes((rcode >> 4,)) + bytes(5)
 
 
 def question_of(query: bytes, *, tcp: bool = False) -> Question | None:
@@ -153,52 +162,67 @@ def question_of(query: bytes, *, tcp: bool = False) -> Question | None:
     end = _name_end(query, _HEADER)
     if end is None or end + 4 > len(query) or query[4:6] != b"\0\1":
         return None
-    size = _edns_size(query, end + 4)
-    if size is None:
+    edns = _edns(query, end + 4)
+    if edns is None:
         return None
+    size, version = edns
     limit = _MAX_TCP if tcp else min(max(size, _PLAIN_UDP), MAX_UDP)
     return Question(query[_HEADER:end].lower(), int.from_bytes(query[end:end + 2], "big"),
-                    int.from_bytes(query[end + 2:end + 4], "big"), end + 4, limit, size >= 0)
+                    int.from_bytes(query[end + 2:end + 4], "big"), end + 4, limit, version)
 
 
-def _name_end(packet: bytes, at: int) -> int | None:
-    """Where a name without compression ends; a question's name has nothing before it to refer to."""
+def _name_end(packet: bytes, at: int, *, compressed: bool = False) -> int | None:
+    """Where a name ends; a question's name has nothing before it to refer to, and is not compressed."""
     start = at
     while at < len(packet) and packet[at] < 64 and at - start < 255:
         if packet[at] == 0:
             return at + 1
         at += packet[at] + 1
-    return None
+    return at + 2 if compressed and packet[at:at + 1] >= b"\xc0" else None
 
 
-def _edns_size(query: bytes, at: int) -> int | None:
-    """The size that a packet's EDNS record gives, -1 without one, ``None`` if the packet's rest is malformed."""
-    if query[4:12] == _PLAIN_COUNTS and at == len(query):
-        return -1
-    if (query[4:12] == _EDNS_COUNTS and query[at:at + 3] == b"\0\0\x29" and query[at + 6:at + 7] == b"\0"
-            and at + 11 + int.from_bytes(query[at + 9:at + 11], "big") == len(query)):
-        return int.from_bytes(query[at + 3:at + 5], "big")
-    return _unusual_size(query)
+def _edns(query: bytes, at: int) -> tuple[int, int] | None:
+    """Size and version that a packet's EDNS record gives, -1 without one; ``None`` if the rest is malformed."""
+    found = _NO_EDNS
+    answers, authorities, additional = _COUNTS.unpack_from(query, 6)
+    before = answers + authorities
+    for number in range(before + additional):
+        record = _record(query, at)
+        if record is None:
+            return None
+        kind, edns, end = record
+        if kind == _OPT:
+            if found is not _NO_EDNS or number < before or query[at] != 0:
+                return None
+            found = edns
+        at = end
+    return found if at == len(query) else None
 
 
-def _unusual_size(query: bytes) -> int | None:
-    try:
-        message = dns.message.from_wire(query, question_only=False)
-    except (dns.exception.DNSException, ValueError):
+def _record(packet: bytes, at: int) -> tuple[int, tuple[int, int], int] | None:
+    """The type of a record, what it says if it is EDNS's (RFC 6891, 6.1.2), and where it ends."""
+    data = _name_end(packet, at, compressed=True)
+    if data is None or data + 10 > len(packet):
         return None
-    return message.payload if message.edns >= 0 else -1
+    kind, size, _, version, _, length = _RECORD.unpack_from(packet, data)
+    return kind, (size, version), data + _RECORD.size + length
 
 
 def refusal(query: bytes, rcode: int, question: Question | None = None) -> bytes:
-    """A refusal, no longer than what it answers: the header, and the question where it could be read."""
-    flags = bytes((0x80 | (query[2] & 0x79), _RA | rcode))
-    asked = query[_HEADER:question.end] if question else b""
-    return query[:2] + flags + (b"\0\1" if question else b"\0\0") + bytes(6) + asked
+    """A refusal, no longer than what it answers: the header, and the question and EDNS where they could be read."""
+    flags = bytes((0x80 | (query[2] & 0x79), _RA | rcode & 0x0F))
+    return query[:2] + flags + (_asked(query, question, rcode) if question else bytes(8))
 
 
 def truncated(reply: bytes, question: Question) -> bytes:
     """An answer cut down to its question, with the flag that says so."""
-    return reply[:2] + bytes((reply[2] | _TC, reply[3])) + b"\0\1" + bytes(6) + reply[_HEADER:question.end]
+    return reply[:2] + bytes((reply[2] | _TC, reply[3])) + _asked(reply, question)
+
+
+def _asked(packet: bytes, question: Question, rcode: int = NOERROR) -> bytes:
+    """A packet's counts and sections with nothing in them but the question, and EDNS if it was asked with it."""
+    opt = _opt(question, rcode)
+    return b"\0\1\0\0\0\0\0" + bytes((bool(opt),)) + packet[_HEADER:question.end] + opt
 
 
 def is_answer_to(reply: bytes, query: bytes, question: Question) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 
 from weavemw.router.dns import REFUSED, Verdict, answer, question_of, refusal
 from weavemw.router.forward import Forwarder
+from weavemw.router.metrics import DnsCounts
 from weavemw.router.store import Network
 from weavemw.router.zone import Zone
 
@@ -61,14 +62,15 @@ class Clients(dict[str, bool]):
 
 @dataclass
 class DnsServer:
-    """Answers from ``zone``, asks ``forwarder`` for the rest, for ``clients`` only."""
+    """Answers from ``zone``, asks ``forwarder`` for the rest, for ``clients`` only; counts by protocol."""
 
     zone: Zone
     forwarder: Forwarder
     clients: Clients
+    counts: dict[str, DnsCounts] = field(default_factory=lambda: {"udp": DnsCounts(), "tcp": DnsCounts()})
     _listeners: dict[Endpoint, tuple[socket.socket, asyncio.Server]] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _connections: int = 0
+    _conversations: dict[asyncio.Task[None], None] = field(default_factory=dict)
     _closed: bool = False
 
     @property
@@ -113,7 +115,7 @@ class DnsServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _reader(self, udp: socket.socket, clients: Clients) -> Callable[[], None]:
-        zone, receive = self.zone, udp.recvfrom
+        zone, receive, codes = self.zone, udp.recvfrom, self.counts["udp"].own
 
         def drain() -> None:
             for _ in range(_TURN):
@@ -123,6 +125,7 @@ class DnsServer:
                     return
                 reply = answer(query, zone) if clients[peer[0]] else refused(query)
                 if isinstance(reply, bytes):
+                    codes[reply[3] & 0x0F] += 1
                     send(udp, reply, peer)
                 elif reply is Verdict.FORWARD:
                     self._spawn(self._forward(udp, query, peer))
@@ -130,7 +133,9 @@ class DnsServer:
         return drain
 
     async def _forward(self, udp: socket.socket, query: bytes, peer: tuple[str, int]) -> None:
-        send(udp, await self.forwarder.ask(query), peer)
+        reply = await self.forwarder.ask(query)
+        self.counts["udp"].forwarded[reply[3] & 0x0F] += 1
+        send(udp, reply, peer)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -140,15 +145,21 @@ class DnsServer:
 
     def _accept(self, clients: Clients, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("peername")
-        if self._closed or self._connections >= _TCP_CONNECTIONS or not peer or not clients[peer[0]]:
-            writer.close()
+        if self._closed or not peer or not clients[peer[0]]:
+            writer.transport.abort()
             return
-        self._connections += 1
-        self._spawn(self._converse(reader, writer)).add_done_callback(lambda _: self._hang_up(writer))
+        if len(self._conversations) >= _TCP_CONNECTIONS:  # the oldest makes room (RFC 7766, 6.2.3)
+            oldest = next(iter(self._conversations))
+            del self._conversations[oldest]
+            oldest.cancel()
+        writer.transport.set_write_buffer_limits(0)  # what is drained is with the kernel
+        conversation = self._spawn(self._converse(reader, writer))
+        self._conversations[conversation] = None
+        conversation.add_done_callback(lambda task: self._hang_up(task, writer))
 
-    def _hang_up(self, writer: asyncio.StreamWriter) -> None:
-        self._connections -= 1
-        writer.close()
+    def _hang_up(self, conversation: asyncio.Task[None], writer: asyncio.StreamWriter) -> None:
+        self._conversations.pop(conversation, None)
+        writer.transport.abort()  # a peer that does not read would hold open what is only closed
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Queries of one TCP connection, one after the other (RFC 7766)."""
@@ -163,10 +174,13 @@ class DnsServer:
             size = int.from_bytes(await reader.readexactly(2), "big")
             query = await reader.readexactly(size) if size <= _LARGEST_QUERY else b""
         reply = answer(query, self.zone, tcp=True)
-        if reply is Verdict.FORWARD:
-            reply = await self.forwarder.ask(query, tcp=True)
         if reply is Verdict.DROP:
             return False
+        counts = self.counts["tcp"]
+        codes = counts.own if isinstance(reply, bytes) else counts.forwarded
+        if not isinstance(reply, bytes):
+            reply = await self.forwarder.ask(query, tcp=True)
+        codes[reply[3] & 0x0F] += 1
         writer.write(len(reply).to_bytes(2, "big") + reply)
         async with asyncio.timeout(_TCP_IDLE):
             await writer.drain()
@@ -178,6 +192,8 @@ def _socket(endpoint: Endpoint, kind: socket.SocketKind, device: str) -> socket.
     try:
         if kind is socket.SOCK_STREAM:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if bound.family is socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # an IPv4 client is to be known as one
         if device:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
         bound.bind(endpoint)

@@ -2,7 +2,9 @@
 
 Each question gets a socket of its own, so that its port is as hard to guess as
 its id (RFC 5452). Only so many are under way at a time: a flood of questions is
-answered SERVFAIL, and holds neither memory nor file descriptors.
+answered SERVFAIL, and holds neither memory nor file descriptors. The same question
+is asked once, however many wait for its answer (RFC 5452, 9.2): so one that comes
+back to us from a resolver that forwards to us goes round once, and not for ever.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ class Forwarder:
         self.pending = 0
         self.refused = 0
         self._last_good: Upstream | None = None
+        self._under_way: dict[tuple[bytes, bool], asyncio.Future[bytes | None]] = {}
 
     async def ask(self, query: bytes, *, tcp: bool = False) -> bytes:
         """The resolvers' answer to a query, for the sender of the query; SERVFAIL if there is none."""
@@ -54,9 +57,23 @@ class Forwarder:
             return refusal(query, SERVFAIL, question)
         self.pending += 1
         try:
-            return await self._ask(query, question, tcp) or refusal(query, SERVFAIL, question)
+            reply = await self._ask_once(query, question, tcp)
+            return query[:2] + reply[2:] if reply else refusal(query, SERVFAIL, question)
         finally:
             self.pending -= 1
+
+    async def _ask_once(self, query: bytes, question: Question, tcp: bool) -> bytes | None:
+        key = query[2:], tcp
+        if key in self._under_way:
+            return await asyncio.shield(self._under_way[key])
+        answer = self._under_way[key] = asyncio.get_running_loop().create_future()
+        reply = None
+        try:
+            reply = await self._ask(query, question, tcp)
+            return reply
+        finally:
+            del self._under_way[key]
+            answer.set_result(reply)
 
     async def _ask(self, query: bytes, question: Question, tcp: bool) -> bytes | None:
         asked = secrets.token_bytes(2) + query[2:]
@@ -64,7 +81,6 @@ class Forwarder:
         for upstream in self._order() * self.rounds:
             reply = await self._exchange(asked, question, upstream, tcp)
             if reply is not None:
-                reply = query[:2] + reply[2:]
                 if reply[3] & 0x0F not in _REFUSING:
                     self._last_good = upstream
                     return reply

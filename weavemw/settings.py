@@ -9,8 +9,9 @@ spellings: the field (``docker_host``), the environment variable
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 from weavemw import listeners
 from weavemw.errors import SettingsError
 
-__all__ = ["DEFAULT_LISTENERS", "ENVIRONMENT", "Settings"]
+__all__ = ["DEFAULT_LISTENERS", "ENVIRONMENT", "PREFIX", "Settings", "nearest", "settings_in", "sources_in"]
 
 #: Where the proxy listens unless told otherwise (the original's manual).
 DEFAULT_LISTENERS = ("unix:///var/run/weave.sock", "tcp://0.0.0.0:12375")
@@ -28,10 +29,15 @@ ENVIRONMENT = {
     "DOCKER_HOST": "docker_host",
     "DOCKER_BRIDGE": "docker_bridge",
     "WEAVE_HTTP_ADDR": "router_address",
+    "WEAVE_MTU": "mtu",
 }
 
-_PREFIX = "WEAVEMW_"
+#: How the variables of all other settings begin.
+PREFIX = "WEAVEMW_"
+
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
+_DEFAULT_ROUTER = "127.0.0.1:6784"
+_LONGEST_INTERFACE = 15  # IFNAMSIZ less its final zero (linux/if.h)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,7 @@ class Settings:
 
     docker_host: str = "unix:///var/run/docker.sock"
     listeners: tuple[str, ...] = DEFAULT_LISTENERS
-    router_address: str = "127.0.0.1:6784"
+    router_address: str = _DEFAULT_ROUTER
     state_dir: Path = Path("/var/lib/weavemw")
     run_dir: Path = Path("/var/run/weavemw")
     docker_bridge: str = "docker0"
@@ -75,12 +81,26 @@ class Settings:
         for listener in self.listeners:
             listeners.parse(listener)
         listeners.networks(self.allow_from)
-        if min(self.workers, self.threads) < 1:
-            raise SettingsError("workers and threads: at least one of each")
-        if self.mtu and not 576 <= self.mtu <= 65535:
-            raise SettingsError(f"MTU {self.mtu}: choose 576 to 65535 bytes, or 0 for the bridge's own")
-        if self.log_level not in ("debug", "info", "warning", "error"):
-            raise SettingsError(f"log level {self.log_level!r}: choose debug, info, warning or error")
+        self._check_router_address()
+        self._check_names()
+        _require(min(self.workers, self.threads) >= 1, "workers and threads: at least one of each")
+        _require(self.start_timeout > 0, f"start timeout {self.start_timeout:g}: choose more than 0 seconds")
+        _require(not self.mtu or 576 <= self.mtu <= 65535,
+                 f"MTU {self.mtu}: choose 576 to 65535 bytes, or 0 for the bridge's own")
+        _require(self.log_level in ("debug", "info", "warning", "error"),
+                 f"log level {self.log_level!r}: choose debug, info, warning or error")
+
+    def _check_router_address(self) -> None:
+        host, _, port = self.router_address.rpartition(":")
+        fits = host and "/" not in host and port.isascii() and port.isdigit() and 0 < int(port) < 65536
+        _require(bool(fits), f"router address {self.router_address!r}: write HOST:PORT, as {_DEFAULT_ROUTER}")
+
+    def _check_names(self) -> None:
+        for directory in (self.state_dir, self.run_dir):
+            _require(directory.is_absolute(), f"directory {str(directory)!r}: write an absolute path")
+        for bridge in (self.bridge, self.docker_bridge):
+            _require(0 < len(bridge.encode()) <= _LONGEST_INTERFACE and not re.search(r"[/\s:]", bridge),
+                     f"bridge {bridge!r}: choose at most {_LONGEST_INTERFACE} letters or digits")
         try:
             re.compile(self.hostname_match)
         except re.error as error:
@@ -96,7 +116,8 @@ class Settings:
         """The path of the Docker socket to forward to."""
         parts = urlsplit(self.docker_host)
         if parts.scheme != "unix" or not parts.path.startswith("/"):
-            raise SettingsError(f"docker host {self.docker_host!r}: only unix:///path is supported")
+            raise SettingsError(f"docker host {self.docker_host!r}: only unix:///path is supported, since weave works "
+                                "on the machine that Docker runs on")
         return parts.path
 
     @property
@@ -110,7 +131,7 @@ class Settings:
         known = {f.name: f for f in dataclasses.fields(cls)}
         for name in values:
             if name not in known:
-                raise SettingsError(f"unknown setting {name!r}")
+                raise SettingsError(f"unknown setting {name.replace('_', '-')!r}{nearest(name, known)}")
         return cls(**{name: _converted(name, str(known[name].type), value)
                       for name, value in values.items()})  # type: ignore[arg-type]
 
@@ -122,16 +143,27 @@ class Settings:
     def to_environ(self) -> dict[str, str]:
         """The environment that :meth:`from_environ` reads these settings from."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {_PREFIX + name.upper(): _text(value) for name, value in values.items() if value is not None}
+        return {PREFIX + name.upper(): _text(value) for name, value in values.items() if value is not None}
 
 
 def settings_in(environ: Mapping[str, str]) -> dict[str, str]:
-    """The settings that an environment holds, as field names and strings."""
-    return {field: environ[variable] for variable, field in _VARIABLES.items() if environ.get(variable)}
+    """The settings that an environment holds, as field names and strings; an empty variable is none."""
+    return {field: environ[variable] for field, variable in sources_in(environ).items()}
+
+
+def sources_in(environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings that an environment holds, as field names and the variables that count for them."""
+    return {field: variable for variable, field in _VARIABLES.items() if environ.get(variable)}
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """": did you mean …?" with the nearest of what is known; empty if nothing is near."""
+    found = difflib.get_close_matches(name.replace("_", "-"), [each.replace("_", "-") for each in known], 1)
+    return f": did you mean {found[0]!r}?" if found else ""
 
 
 #: Every variable and its field; where a field has two, the one of its own comes last and wins.
-_VARIABLES = ENVIRONMENT | {f"{_PREFIX}{f.name.upper()}": f.name for f in dataclasses.fields(Settings)}
+_VARIABLES = ENVIRONMENT | {f"{PREFIX}{f.name.upper()}": f.name for f in dataclasses.fields(Settings)}
 
 
 def _text(value: object) -> str:
@@ -141,26 +173,53 @@ def _text(value: object) -> str:
 
 
 def _converted(name: str, kind: str, value: object) -> object:
-    if not isinstance(value, str):
-        return tuple(value) if isinstance(value, list) else value
     try:
-        return _CONVERTERS[kind](value)
+        return _CONVERTERS[kind](value) if isinstance(value, str) else _checked(kind, value)
     except ValueError as error:
         raise SettingsError(f"{name.replace('_', '-')} {value!r}: {error}") from error
+
+
+def _checked(kind: str, value: object) -> object:
+    """A value that is no string, as it comes from Python or TOML."""
+    if isinstance(value, list | tuple) and kind == "tuple[str, ...]" and all(isinstance(each, str) for each in value):
+        return tuple(value)
+    if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and "bool" not in kind):
+        raise ValueError(f"expected {_EXPECTED[kind]}")
+    return value
+
+
+def _number(kind: type[int] | type[float], text: str) -> object:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"expected {_EXPECTED[kind.__name__]}") from None
 
 
 def _boolean(text: str) -> bool:
     if text.lower() in _TRUE | _FALSE:
         return text.lower() in _TRUE
-    raise ValueError("choose true or false")
+    raise ValueError(f"expected {_EXPECTED['bool']}")
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise SettingsError(otherwise)
 
 
 _CONVERTERS: dict[str, Callable[[str], object]] = {
     "str": str,
-    "int": int,
-    "float": float,
+    "int": lambda text: _number(int, text),
+    "float": lambda text: _number(float, text),
     "Path": Path,
     "bool": _boolean,
     "bool | None": _boolean,
     "tuple[str, ...]": lambda text: tuple(text.replace(",", " ").split()),
+}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (), "int": (int,), "float": (int, float), "Path": (Path,), "bool": (bool,),
+    "bool | None": (bool, type(None)), "tuple[str, ...]": (),
+}
+_EXPECTED = {
+    "str": "text in quotes", "int": "a whole number", "float": "a number", "Path": "a path in quotes",
+    "bool": "true or false", "bool | None": "true or false", "tuple[str, ...]": "a list of texts",
 }

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 from weavemw.cli import run
 from weavemw.cli.command import Invocation, engine_host, points_at
 from weavemw.cli.command import weave as group
+from weavemw.cli.sources import Given
 from weavemw.errors import SettingsError
 
+Weave = Callable[..., tuple[int, str, str]]
 _FACTS = {"listeners": ["unix:///run/w.sock", "tcp://0.0.0.0:12375"], "docker_host": "unix:///run/docker.real"}
 
 
@@ -44,35 +47,68 @@ def test_it_is_seen_where_a_docker_host_points(docker_host: str, ours: bool) -> 
 
 
 def test_options_win_over_the_environment_which_wins_over_the_file(tmp_path: Path) -> None:
-    """One order of precedence for every setting, in any spelling."""
+    """One order of precedence for every setting, in any spelling; who gave it is known."""
     (tmp_path / "weave.toml").write_text('mtu = 1400\nlog-level = "error"\nhostname_match = "a"\n'
                                          'listeners = ["tcp://127.0.0.1:1"]\n[router]\ndns-ttl = 3\n')
     environ = {"WEAVEMW_CONFIG": str(tmp_path / "weave.toml"), "WEAVEMW_MTU": "1500", "WEAVEMW_LOG_LEVEL": "debug",
-               "WEAVEMW_RUN_DIR": str(tmp_path)}
-    settings = Invocation(environ).settings({"mtu": 1600, "bridge": None, "listeners": ()})
+               "WEAVEMW_RUN_DIR": str(tmp_path), "WEAVE_MTU": "1700"}
+    invocation = Invocation(environ, {"mtu": 1600})
+    settings = invocation.settings({"hostname_from_label": "x"})
     assert (settings.mtu, settings.log_level, settings.hostname_match) == (1600, "debug", "a")
     assert settings.listeners == ("tcp://127.0.0.1:1",)
-    assert Invocation(environ).file_section("router") == {"dns_ttl": 3}
+    given = invocation.given({"hostname_from_label": "x"})
+    assert {name: given[name].source for name in ("mtu", "log_level", "listeners", "hostname_from_label")} == {
+        "mtu": "--mtu", "log_level": "WEAVEMW_LOG_LEVEL", "listeners": f"{tmp_path}/weave.toml",
+        "hostname_from_label": "--hostname-from-label"}
+    assert invocation.file_section("router") == {"dns_ttl": Given(3, f"{tmp_path}/weave.toml")}
 
 
 @pytest.mark.parametrize(("text", "complaint"), [
-    pytest.param("mtu = ", "can't read .*weave.toml: ", id="no TOML"),
-    pytest.param('mut = 1500\n', "unknown setting 'mut'", id="an unknown setting"),
+    pytest.param("mtu = ", "can't read FILE: ", id="no TOML"),
+    pytest.param("mut = 1500", "FILE: unknown setting 'mut': did you mean 'mtu'?", id="an unknown setting"),
+    pytest.param("no-default-ipalloc = true", "did you mean 'default-ipalloc'?", id="an option that is no setting"),
+    pytest.param("[proxy]\nmtu = 1500", "FILE: unknown table [proxy]", id="an unknown table"),
+    pytest.param("mtu = 'big'", "FILE: mtu 'big': expected a whole number", id="no number"),
+    pytest.param("mtu = true", "FILE: mtu True: expected a whole number", id="a truth value"),
+    pytest.param("listeners = [1]", "FILE: listeners [1]: expected a list of texts", id="a list of numbers"),
+    pytest.param("hostname-match = 5", "FILE: hostname-match 5: expected text in quotes", id="no text"),
+    pytest.param("tls = 'maybe'", "FILE: tls 'maybe': expected true or false", id="neither true nor false"),
 ])
-def test_a_wrong_file_is_one_complaint(tmp_path: Path, text: str, complaint: str) -> None:
-    """The file or the setting is named."""
-    (tmp_path / "weave.toml").write_text(text)
-    with pytest.raises(SettingsError, match=complaint):
-        Invocation({"WEAVEMW_CONFIG": str(tmp_path / "weave.toml"), "WEAVEMW_RUN_DIR": str(tmp_path)}).settings()
+def test_a_wrong_file_is_one_complaint(weave: Weave, tmp_path: Path, text: str, complaint: str) -> None:
+    """The file, what is wrong in it, and what would be right."""
+    file = tmp_path / "weave.toml"
+    file.write_text(f"{text}\n")
+    status, out, err = weave("launch", "--config", str(file))
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert complaint.replace("FILE", str(file)) in err
 
 
-def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
-    """A typing error in its name is not passed over."""
-    with pytest.raises(SettingsError, match=r"none\.toml: No such file or directory"):
-        Invocation({}, {"config": str(tmp_path / "none.toml"), "run_dir": str(tmp_path)}).settings()
+@pytest.mark.parametrize(("name", "value", "complaint"), [
+    ("WEAVEMW_MTU", "big", "mtu 'big': expected a whole number"),
+    ("WEAVEMW_STATE_DIR", "weave", "directory 'weave': write an absolute path"),
+    ("WEAVE_MTU", "1", "MTU 1: choose 576 to 65535 bytes"),
+    ("WEAVEMW_LOG_LEVEL", "loud", "log level 'loud': choose debug, info, warning or error"),
+    ("WEAVE_HTTP_ADDR", "host", "router address 'host': write HOST:PORT, as 127.0.0.1:6784"),
+    ("DOCKER_HOST", "tcp://vm:2376", "docker host 'tcp://vm:2376': only unix:///path is supported"),
+    ("DOCKER_BRIDGE", "a/b", "bridge 'a/b': choose at most 15 letters or digits"),
+    ("WEAVEMW_IPALLOC_RANGE", "10.2.0.0/33", "--ipalloc-range"),
+    ("WEAVEMW_NO_DNS", "maybe", "no-dns 'maybe': expected true or false"),
+    ("WEAVEMW_START_TIMEOUT", "-1", "choose more than 0 seconds"),
+])
+def test_a_wrong_variable_is_named(weave: Weave, name: str, value: str, complaint: str) -> None:
+    """With what is wrong about its value."""
+    status, out, err = weave("launch", **{name: value})
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"weave: {name}: ")
+    assert complaint in err
 
 
-Weave = Callable[..., tuple[int, str, str]]
+def test_what_looks_like_a_setting_and_is_none_is_said(weave: Weave) -> None:
+    """A typing error in a variable's name, and the original's variables that mean nothing here."""
+    _, _, err = weave("launch", WEAVEMW_MUT="1500", WEAVEPROXY_DOCKER_ARGS="-v /x:/x", WEAVEMW_DNS_TTL="3")
+    warnings = [line for line in err.splitlines() if "warning" in line]
+    assert warnings == ["weave: warning: WEAVEMW_MUT is no setting: did you mean 'WEAVEMW_MTU'?",
+                        "weave: warning: WEAVEPROXY_DOCKER_ARGS has no effect"]
 
 
 @pytest.fixture
@@ -85,6 +121,12 @@ def weave(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Weave:
         return (status, *capsys.readouterr())
 
     return command
+
+
+def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
+    """A typing error in its name is not passed over."""
+    with pytest.raises(SettingsError, match=r"none\.toml: No such file or directory"):
+        Invocation({}, {"config": str(tmp_path / "none.toml"), "run_dir": str(tmp_path)}).settings()
 
 
 @pytest.mark.parametrize(("arguments", "status", "complaint"), [
@@ -120,24 +162,57 @@ def test_the_default_engine_is_dockers_own_socket_whatever_the_shell_says(weave:
     assert "'tcp://vm:2376': only unix:///path is supported" in err
 
 
+@pytest.mark.parametrize(("words", "said"), [
+    (["launch-proxy", "--tls=true"], True), (["launch-proxy", "--tls"], True), (["launch-proxy", "--tls=false"], False),
+    (["launch-proxy", "--tls=1"], True), (["launch-proxy", "--tls=False"], False),
+])
+def test_switches_are_written_as_with_docker(weave: Weave, words: list[str], said: bool) -> None:
+    """--tls, --tls=true, --tls=false; what the environment says is overruled."""
+    _, out, _ = weave(*words, "--print-config", WEAVEMW_TLS=str(not said))
+    assert tomllib.loads(out)["tls"] is said
+
+
+@pytest.mark.parametrize("words", [["-H", "/w"], ["-H=/w"], ["-H/w"], ["--host", "/w"], ["--host=/w"]])
+def test_values_are_written_as_with_docker(weave: Weave, words: list[str]) -> None:
+    """With a space, with an equals sign, or with nothing between."""
+    assert tomllib.loads(weave("launch-proxy", *words, "--print-config")[1])["listeners"] == ["/w"]
+
+
 @pytest.mark.parametrize("shared", [
     pytest.param(["--run-dir", "elsewhere", "launch-proxy", "--print-config"], id="before"),
     pytest.param(["launch-proxy", "--print-config", "--run-dir=elsewhere"], id="after"),
+    pytest.param(["--log-level=debug", "launch", "--print-config", "--run-dir=elsewhere"], id="both"),
 ])
 def test_shared_options_stand_before_or_after_the_verb(weave: Weave, shared: list[str]) -> None:
-    """In both spellings; a relative path is made absolute, for the programs run elsewhere."""
     status, out, _ = weave(*shared)
     assert status == 0
-    assert f'run-dir = "{Path("elsewhere").absolute()}"' in out.splitlines()
+    assert tomllib.loads(out)["run-dir"] == str(Path("elsewhere").absolute())
 
 
-def test_what_is_printed_as_configuration_is_one(weave: Weave, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("verb", "options"), [
+    ("launch-proxy", ["-H", "tcp://[::1]:5", "--no-default-ipalloc", "--hostname-match", r"(\w)"]),
+    ("launch-router", ["--dns-ttl=5", "--no-dns", "--upstream=10.0.0.1", "--upstream=10.0.0.2", "--mtu=1500"]),
+    ("launch", ["-H", "/w.sock", "--force", "--ipalloc-range=10.40.0.0/16"]),
+])
+def test_what_is_printed_as_configuration_is_one(weave: Weave, tmp_path: Path, verb: str, options: list[str]) -> None:
     """The output of --print-config is a file for --config that means the same."""
-    _, out, _ = weave("launch-proxy", "--print-config", "-H", "tcp://[::1]:5", "--no-default-ipalloc",
-                      "--hostname-match", r"(\w)")
+    _, out, _ = weave(verb, "--print-config", *options)
     (tmp_path / "weave.toml").write_text(out)
-    assert weave("launch-proxy", "--print-config", "--config", str(tmp_path / "weave.toml"))[1] == out
-    assert "default-ipalloc = false" in out
+    again = weave(verb, "--print-config", "--config", str(tmp_path / "weave.toml"))[1]
+    assert tomllib.loads(again) == tomllib.loads(out)
+
+
+def test_what_is_printed_as_configuration_says_where_it_comes_from(weave: Weave, tmp_path: Path) -> None:
+    """An option, a variable, the file, or nobody."""
+    (tmp_path / "weave.toml").write_text("mtu = 1400\n[router]\ndns-ttl = 3\n")
+    _, out, _ = weave("launch", "--print-config", f"--config={tmp_path}/weave.toml", "-H", "/w.sock", "--dns-port=54",
+                      "--log-level=debug", WEAVEMW_WORKERS="3", WEAVEMW_DNS_DOMAIN="corp.")
+    found = {line.partition(" = ")[0]: line.rpartition("# ")[2] for line in out.splitlines() if "#" in line}
+    wanted = {"mtu": f"{tmp_path}/weave.toml", "dns-ttl": f"{tmp_path}/weave.toml", "listeners": "-H",
+              "dns-port": "--dns-port", "log-level": "--log-level", "workers": "WEAVEMW_WORKERS",
+              "dns-domain": "WEAVEMW_DNS_DOMAIN", "docker-host": "DOCKER_HOST", "threads": "default",
+              "ipalloc-range": "default"}
+    assert {name: found[name] for name in wanted} == wanted
 
 
 def test_status_says_that_nothing_runs(weave: Weave) -> None:

@@ -3,7 +3,16 @@ from __future__ import annotations
 import click
 import pytest
 
-from weavemw.cli.options import proxy_options, proxy_values, router_arguments, router_options
+from weavemw.cli.options import (
+    on_command_line,
+    proxy_options,
+    proxy_values,
+    router_arguments,
+    router_given,
+    router_options,
+    router_settings,
+)
+from weavemw.cli.sources import Given
 from weavemw.errors import SettingsError
 from weavemw.router.__main__ import main as router_program
 from weavemw.settings import Settings
@@ -12,13 +21,13 @@ from weavemw.settings import Settings
 @click.command()
 @proxy_options
 def _proxy(**options: object) -> dict[str, object]:
-    return {name: value for name, value in proxy_values(options).items() if value not in (None, ())}
+    return proxy_values(on_command_line(options))
 
 
 @click.command()
 @router_options
 def _router(**options: object) -> dict[str, object]:
-    return options
+    return on_command_line(options)
 
 
 @pytest.mark.parametrize(("arguments", "values"), [
@@ -43,27 +52,40 @@ def test_the_manuals_options_mean_settings(arguments: str, values: dict[str, obj
     pytest.param(["--ipalloc-range=10.2.0.0/16", "--ipalloc-default-subnet=10.2.3.0/24"], id="ranges"),
     pytest.param(["--no-dns"], id="a switch that turns off"),
     pytest.param(["--force", "--dns-ttl=5", "--upstream=10.0.0.1", "--upstream=10.0.0.2"], id="several"),
+    pytest.param(["--dns-client=10.0.0.0/8", "--dns-client=10.1.0.0/16"], id="networks"),
 ])
 def test_the_routers_options_reach_the_router(arguments: list[str]) -> None:
     """What `weave launch-router` is told, its program is told, word by word."""
-    options = _router.main(arguments, standalone_mode=False)
-    settings = Settings(router_address="127.0.0.1:5", bridge="w")
-    passed = router_arguments(settings, options, {})
+    written = _router.main(arguments, standalone_mode=False)
+    passed = router_arguments(Settings(router_address="127.0.0.1:5", bridge="w"), router_given(written, {}, {}))
     parsed = router_program.make_context("router", list(passed)).params
     assert parsed["http_address"] == "127.0.0.1:5"
-    assert {name: parsed[name] for name in options} == options
+    assert {name: parsed[name] for name in written} == written
 
 
-def test_the_file_speaks_for_the_router_where_no_option_does() -> None:
-    """A table's keys are the options' names; an option on the command line wins."""
-    options = _router.main(["--dns-ttl=5"], standalone_mode=False)
-    table = {"dns_ttl": 3, "dns_domain": "corp.", "no-dns": True, "force": False}
-    passed = router_arguments(Settings(), options, table)
-    parsed = router_program.make_context("router", list(passed)).params
-    assert (parsed["dns_ttl"], parsed["dns_domain"], parsed["dns"], parsed["force"]) == (5, "corp.", False, False)
+def _table(**values: object) -> dict[str, Given]:
+    return {name: Given(value, "/weave.toml") for name, value in values.items()}
 
 
-def test_a_name_in_the_file_that_is_no_option_is_named() -> None:
-    """A typing error is not passed over."""
-    with pytest.raises(SettingsError, match="unknown setting 'dns_tll' for the router"):
-        router_arguments(Settings(), {}, {"dns_tll": 3})
+def test_options_win_over_the_environment_which_wins_over_the_file_for_the_router_too() -> None:
+    """Also where an option says what is the default anyway."""
+    written = _router.main(["--dns-ttl=1"], standalone_mode=False)
+    environ = {"WEAVEMW_DNS_TTL": "2", "WEAVEMW_DNS_DOMAIN": "a.", "WEAVEMW_UPSTREAM": "10.0.0.1 10.0.0.2"}
+    table = _table(dns_ttl=3, dns_domain="corp.", dns_port=54, no_dns=True, force=False, nickname="n")
+    found = router_settings(router_arguments(Settings(), router_given(written, environ, table)))
+    assert (found.dns_ttl, found.dns_domain, found.dns_port, found.nickname) == (1, "a.", 54, "n")
+    assert (found.dns, found.force, found.upstream) == (False, False, ("10.0.0.1", "10.0.0.2"))
+
+
+@pytest.mark.parametrize(("table", "complaint"), [
+    pytest.param(_table(dns_tll=3), "/weave.toml: unknown setting 'dns-tll' for the router: did you mean 'dns-ttl'?",
+                 id="no option"),
+    pytest.param(_table(dns_ttl="x"), "/weave.toml: .*'x' is not a valid integer", id="no number"),
+    pytest.param(_table(ipalloc_range="10.2.0.0/31"), "/weave.toml: range 10.2.0.0/31: too small", id="too small"),
+    pytest.param(_table(ipalloc_default_subnet="10.99.0.0/24", ipalloc_range="10.2.0.0/16"),
+                 "default subnet 10.99.0.0/24 is not within", id="two that don't fit"),
+])
+def test_what_the_file_has_wrong_for_the_router_is_named(table: dict[str, Given], complaint: str) -> None:
+    """Before anything is started."""
+    with pytest.raises(SettingsError, match=complaint.replace("?", r"\?")):
+        router_arguments(Settings(), router_given({}, {}, table))

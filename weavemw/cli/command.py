@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 
 from weavemw import __version__, listeners, runfile
+from weavemw.cli import sources
+from weavemw.cli.sources import CONFIG_VARIABLE, Given
 from weavemw.docker import DockerClient
 from weavemw.errors import SettingsError
-from weavemw.settings import DEFAULT_LISTENERS, Settings, settings_in
+from weavemw.settings import DEFAULT_LISTENERS, Settings
 
 __all__ = ["Invocation", "engine_host", "points_at", "verb", "weave"]
 
@@ -22,6 +23,7 @@ __all__ = ["Invocation", "engine_host", "points_at", "verb", "weave"]
 CONFIG_FILE = Path("/etc/weavemw.toml")
 
 _DEFAULTS = Settings()
+_PATHS = ("state_dir", "run_dir", "config")
 
 
 @dataclass
@@ -31,10 +33,18 @@ class Invocation:
     environ: Mapping[str, str]
     shared: dict[str, Any] = field(default_factory=dict)
 
-    def settings(self, given: Mapping[str, Any] | None = None) -> Settings:
-        """Settings from, in this order of precedence: options, environment, file, defaults."""
-        settings = Settings.from_mapping(self._file() | self._environment() | self._given(given or {}))
-        return self._with_certificates(settings) if settings.uses_tls else settings
+    def settings(self, options: Mapping[str, Any] | None = None) -> Settings:
+        """Settings from, in this order of precedence: options, environment, file, defaults.
+
+        Raises :class:`~weavemw.errors.SettingsError`, which names the source of what can't be used.
+        """
+        return sources.blaming(self.given(options), Settings.from_mapping)
+
+    def given(self, options: Mapping[str, Any] | None = None) -> dict[str, Given]:
+        """The settings that are given, and by whom; ``options`` are those that stand on the command line."""
+        found = self._file() | self._environment() | self._options(options or {})
+        uses_tls = sources.blaming(found, Settings.from_mapping).uses_tls
+        return (self._certificates() if uses_tls else {}) | found
 
     @property
     def proxy(self) -> dict[str, Any] | None:
@@ -55,45 +65,51 @@ class Invocation:
         """The engine, never through the proxy."""
         return DockerClient(self.settings().docker_socket)
 
-    def file_section(self, name: str) -> dict[str, Any]:
+    def file_section(self, name: str) -> dict[str, Given]:
         """A table of the configuration file, its keys as Python names."""
-        return _named(self._configuration().get(name, {}))
+        return sources.in_table(self._configuration().get(name, {}), self._config_path)
 
     @property
     def run_dir(self) -> Path:
         """Where locks and the files of running programs are."""
-        values = self._file() | settings_in(self.environ) | self.shared
-        return Path(values.get("run_dir", _DEFAULTS.run_dir))
+        given = self._file() | sources.in_environment(self.environ) | self._options({})
+        return Path(given["run_dir"].value) if "run_dir" in given else _DEFAULTS.run_dir
 
-    def _with_certificates(self, settings: Settings) -> Settings:
+    def _certificates(self) -> dict[str, Given]:
         """As dockerd: files that are not named are in ``DOCKER_CERT_PATH``, or else in ``~/.docker``."""
-        there = Path(self.environ.get("DOCKER_CERT_PATH") or Path(self.environ.get("HOME", "/root"), ".docker"))
-        return replace(settings, tls_cacert=settings.tls_cacert or str(there / "ca.pem"),
-                       tls_cert=settings.tls_cert or str(there / "cert.pem"),
-                       tls_key=settings.tls_key or str(there / "key.pem"))
+        named = self.environ.get("DOCKER_CERT_PATH")
+        there = Path(named or Path(self.environ.get("HOME", "/root"), ".docker"))
+        source = "DOCKER_CERT_PATH" if named else "default"
+        files = {"tls_cacert": "ca.pem", "tls_cert": "cert.pem", "tls_key": "key.pem"}
+        return {name: Given(str(there / file), source) for name, file in files.items()}
 
-    def _file(self) -> dict[str, Any]:
-        return _named({k: v for k, v in self._configuration().items() if not isinstance(v, dict)})
+    def _file(self) -> dict[str, Given]:
+        plain = {name: value for name, value in self._configuration().items() if not isinstance(value, dict)}
+        return sources.in_table(plain, self._config_path)
+
+    @property
+    def _config_named(self) -> str | None:
+        return self.shared.get("config") or self.environ.get(CONFIG_VARIABLE)
+
+    @property
+    def _config_path(self) -> Path:
+        return Path(self._config_named or CONFIG_FILE)
 
     def _configuration(self) -> dict[str, Any]:
-        named = self.shared.get("config") or self.environ.get("WEAVEMW_CONFIG")
-        path = Path(named or CONFIG_FILE)
         try:
-            return tomllib.loads(path.read_text())
+            return sources.read_file(self._config_path)
         except FileNotFoundError as error:
-            if named is None:
+            if self._config_named is None:
                 return {}
-            raise SettingsError(f"can't read {path}: {error.strerror}") from error
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"can't read {path}: {error}") from error
+            raise SettingsError(f"can't read {self._config_path}: {error.strerror}") from error
 
-    def _environment(self) -> dict[str, Any]:
+    def _environment(self) -> dict[str, Given]:
         host = engine_host(self.environ, self.proxy)
-        return settings_in({**self.environ, "DOCKER_HOST": host})
+        return sources.in_environment({**self.environ, "DOCKER_HOST": host})
 
-    def _given(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        shared = {k: v for k, v in self.shared.items() if k != "config"}
-        return shared | {k: v for k, v in given.items() if v is not None and v != ()}
+    def _options(self, options: Mapping[str, Any]) -> dict[str, Given]:
+        shared = {name: value for name, value in self.shared.items() if name != "config"}
+        return {name: Given(value, f"--{name.replace('_', '-')}") for name, value in {**shared, **options}.items()}
 
 
 def engine_host(environ: Mapping[str, str], proxy: Mapping[str, Any] | None) -> str:
@@ -106,7 +122,7 @@ def engine_host(environ: Mapping[str, str], proxy: Mapping[str, Any] | None) -> 
     return "" if points_at(host, DEFAULT_LISTENERS) else host  # a proxy that has stopped is no engine
 
 
-def points_at(docker_host: str, endpoints: list[str] | tuple[str, ...]) -> bool:
+def points_at(docker_host: str, endpoints: Sequence[str]) -> bool:
     """Whether a ``DOCKER_HOST`` is one of these listeners."""
     try:
         there = listeners.parse(docker_host)
@@ -116,6 +132,12 @@ def points_at(docker_host: str, endpoints: list[str] | tuple[str, ...]) -> bool:
 
 
 class _Group(click.Group):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise _no_such_option(ctx, error.option_name) from error
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in self.commands:
             near = difflib.get_close_matches(args[0], self.commands, 1)
@@ -125,31 +147,103 @@ class _Group(click.Group):
 
 
 class _Verb(click.Command):
-    """A command that takes the shared options too, so that they may stand before or after the verb."""
+    """A command that takes the shared options too, so that they may stand before or after the verb.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    Options are written as with Docker: ``--tls``, ``--tls=true``, ``-H ENDPOINT``, ``-H=ENDPOINT``.
+    """
+
+    def __init__(self, *args: Any, launches: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params += _shared_options()
+        self.params += _shared_options(everything=launches)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if self.ignore_unknown_options:  # they are docker's
+            return super().parse_args(ctx, args)
+        try:
+            words, off = _as_click_writes(self, args)
+            rest = super().parse_args(ctx, words)
+        except click.NoSuchOption as error:
+            raise _no_such_option(ctx, error.option_name) from error
+        for option in off:
+            assert option.name is not None
+            ctx.params[option.name] = not option.flag_value
+            ctx.set_parameter_source(option.name, click.core.ParameterSource.COMMANDLINE)
+        return rest
 
 
-def _shared_options() -> list[click.Parameter]:
+def _as_click_writes(command: click.Command, words: Sequence[str]) -> tuple[list[str], list[click.Option]]:
+    """Docker's ``--flag=true`` and ``-o=value`` in click's spelling; and the flags that are false."""
+    named = {name: option for option in command.params if isinstance(option, click.Option) for name in option.opts}
+    found, off = [], []
+    for word in words[:_end_of_options(words)]:
+        name, equals, value = word.partition("=")
+        option = named.get(name) if equals else None
+        if option is None or not (option.is_flag or len(name) == 2):
+            found.append(word)
+        elif not option.is_flag:
+            found.append(name + value)
+        elif _is_true(word, value):
+            found.append(name)
+        else:
+            off.append(option)
+    return [*found, *words[_end_of_options(words):]], off
+
+
+def _end_of_options(words: Sequence[str]) -> int:
+    return words.index("--") if "--" in words else len(words)
+
+
+def _is_true(word: str, value: str) -> bool:
+    try:
+        return {"1": True, "true": True, "0": False, "false": False}[value.lower()]
+    except KeyError:
+        name = word.partition("=")[0]
+        raise click.UsageError(f"{word!r}: write {name}, {name}=true or {name}=false") from None
+
+
+def _no_such_option(ctx: click.Context, name: str) -> click.UsageError:
+    """The nearest option; or that it stands in the wrong place."""
+    near = difflib.get_close_matches(name, _names(ctx.command), 1, cutoff=0.75)
+    if near:
+        hint = f"did you mean {near[0]}?"
+    elif others := [each for each, command in weave.commands.items() if name in _names(command)]:
+        shown = f"weave {others[0]} {name}"
+        hint = f"it stands after the command: {shown}" if ctx.command is weave else f"there is `{shown}`"
+    else:
+        hint = f"`{ctx.command_path} --help` lists them all"
+    return click.UsageError(f"{ctx.command_path} has no option {name}: {hint}")
+
+
+def _names(command: click.Command) -> list[str]:
+    return [name for each in command.params if isinstance(each, click.Option) for name in each.opts]
+
+
+def _shared_options(*, everything: bool = True) -> list[click.Parameter]:
+    """Those of all verbs; those that mostly matter for launching are hidden elsewhere."""
+    mtu = "MTU of the weave network. [default: the bridge's own; 1376 if we make it]"
+    router = f"The router's HTTP API. [default: {_DEFAULTS.router_address}; WEAVE_HTTP_ADDR]"
     return [
         _shared_option("state_dir", "DIR", f"Where state is kept. [default: {_DEFAULTS.state_dir}; WEAVEMW_STATE_DIR]"),
         _shared_option("run_dir", "DIR", f"Where locks are kept. [default: {_DEFAULTS.run_dir}; WEAVEMW_RUN_DIR]"),
         _shared_option("config", "FILE", f"Read settings from FILE. [default: {CONFIG_FILE}; WEAVEMW_CONFIG]"),
+        _shared_option("docker_host", "unix:///PATH", f"The engine. [default: {_DEFAULTS.docker_host}; DOCKER_HOST]"),
+        _shared_option("router_address", "HOST:PORT", router),
+        _shared_option("docker_bridge", "NAME", f"Docker's bridge. [default: {_DEFAULTS.docker_bridge}; DOCKER_BRIDGE]",
+                       hidden=not everything),
+        _shared_option("bridge", "NAME", f"The weave bridge. [default: {_DEFAULTS.bridge}]", hidden=not everything),
+        _shared_option("mtu", "BYTES", mtu, hidden=not everything, type=int),
+        _shared_option("log_level", None, f"[default: {_DEFAULTS.log_level}]", hidden=not everything,
+                       type=click.Choice(["debug", "info", "warning", "error"])),
     ]
 
 
-def _shared_option(name: str, metavar: str, text: str) -> click.Option:
-    def keep(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+def _shared_option(name: str, metavar: str | None, text: str, **more: Any) -> click.Option:
+    def keep(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
         if value is not None:
-            ctx.obj.shared[name] = str(Path(value).absolute())
+            ctx.obj.shared[name] = str(Path(value).absolute()) if name in _PATHS else value
 
-    return click.Option([f"--{name.replace('_', '-')}"], metavar=metavar, help=text, expose_value=False, callback=keep)
-
-
-def _named(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {key.replace("-", "_"): value for key, value in table.items()}
+    return click.Option([f"--{name.replace('_', '-')}"], metavar=metavar, help=text, expose_value=False, callback=keep,
+                        **more)
 
 
 @click.group(cls=_Group, params=_shared_options(), context_settings={"max_content_width": 100})
@@ -173,6 +267,6 @@ def weave() -> None:
     """
 
 
-def verb(name: str) -> Callable[[Callable[..., Any]], click.Command]:
+def verb(name: str, *, launches: bool = False) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a function the verb of this name; its docstring is its help."""
-    return weave.command(name, cls=_Verb)
+    return weave.command(name, cls=_Verb, launches=launches)

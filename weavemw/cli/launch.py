@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import time
@@ -12,14 +11,17 @@ from typing import Any
 import click
 
 from weavemw import exposure, listeners, runfile
-from weavemw.cli import peers
+from weavemw.cli import configuration, peers, sources
 from weavemw.cli.command import Invocation, points_at, verb
 from weavemw.cli.options import (
-    common_options,
+    on_command_line,
     peer_options,
     proxy_options,
     proxy_values,
     router_arguments,
+    router_defaults,
+    router_given,
+    router_names,
     router_options,
 )
 from weavemw.cli.router import router_serves
@@ -33,15 +35,17 @@ __all__ = ["launch", "launch_proxy", "launch_router", "proxy_serves", "stop", "s
 
 _STOP_LIMIT = 10.0
 _foreground = click.option("--foreground", is_flag=True, help="Serve here, not in a container of Docker's.")
+_print_config = click.option("--print-config", is_flag=True,
+                             help="Print the settings that would be used, and where they come from; do nothing.")
 
 
-@verb("launch")
+@verb("launch", launches=True)
 @peer_options
 @router_options
 @proxy_options
-@common_options
+@_print_config
 @click.pass_obj
-def launch(weave: Invocation, /, **options: Any) -> None:
+def launch(weave: Invocation, /, print_config: bool, **options: Any) -> None:
     """Start the router (addresses, weaveDNS) and the proxy.
 
     \b
@@ -50,24 +54,29 @@ def launch(weave: Invocation, /, **options: Any) -> None:
 
     PEER is taken as the original takes it, without effect: this router serves a single host.
     """
-    _warn(peers.ignored(options))
-    settings = weave.settings(proxy_values(options))
+    written = on_command_line(options)
+    if print_config:
+        return _print(weave, proxy_values(written), _router_given(weave, written))
+    _warn(*_without_effect(weave, options))
+    settings = weave.settings(proxy_values(written))
+    arguments = _router_arguments(weave, settings, written)
     _refuse_second(weave, settings)
-    _launch_router(weave, settings, options)
+    _launch_router(weave, settings, arguments)
     try:
         _launch_proxy(weave, settings)
     except BaseException:
         _supervisor(settings).stop(ROUTER)
         raise
+    return None
 
 
-@verb("launch-router")
+@verb("launch-router", launches=True)
 @peer_options
 @router_options
-@common_options
 @_foreground
+@_print_config
 @click.pass_obj
-def launch_router(weave: Invocation, /, foreground: bool, **options: Any) -> None:
+def launch_router(weave: Invocation, /, foreground: bool, print_config: bool, **options: Any) -> None:
     """Start the router only: addresses, names, weaveDNS, the bridge.
 
     \b
@@ -75,20 +84,23 @@ def launch_router(weave: Invocation, /, foreground: bool, **options: Any) -> Non
 
     PEER is taken as the original takes it, without effect: this router serves a single host.
     """
-    _warn(peers.ignored(options))
-    settings = weave.settings(proxy_values(options))
+    written = on_command_line(options)
+    if print_config:
+        return _print(weave, {}, _router_given(weave, written))
+    _warn(*_without_effect(weave, options))
+    settings = weave.settings()
+    arguments = _router_arguments(weave, settings, written)
     if foreground:
         from weavemw.router.__main__ import main
 
-        main(list(_router_arguments(weave, settings, options)), prog_name="weave-router")
-    _launch_router(weave, settings, options)
+        main(list(arguments), prog_name="weave-router")
+    return _launch_router(weave, settings, arguments)
 
 
-@verb("launch-proxy")
+@verb("launch-proxy", launches=True)
 @proxy_options
-@common_options
 @_foreground
-@click.option("--print-config", is_flag=True, help="Print the settings that would be used, and do nothing.")
+@_print_config
 @click.pass_obj
 def launch_proxy(weave: Invocation, /, foreground: bool, print_config: bool, **options: Any) -> None:
     """Start the proxy only.
@@ -97,15 +109,16 @@ def launch_proxy(weave: Invocation, /, foreground: bool, print_config: bool, **o
     weave launch-proxy -H tcp://127.0.0.1:9999 -H unix:///var/run/weave.sock
     weave launch-proxy --no-default-ipalloc --without-dns
     """
-    settings = weave.settings(proxy_values(options))
+    written = proxy_values(on_command_line(options))
     if print_config:
-        click.echo("\n".join(_configuration_lines(settings)))
-    elif foreground:
+        return _print(weave, written)
+    _warn(*_strange_variables(weave))
+    settings = weave.settings(written)
+    if foreground:
         from weavemw.server import serve
 
         serve(settings)
-    else:
-        _launch_proxy(weave, settings)
+    return _launch_proxy(weave, settings)
 
 
 @verb("stop")
@@ -143,25 +156,49 @@ def stop_proxy(weave: Invocation) -> None:
     stop_running_proxy(weave, weave.settings())
 
 
-def _launch_router(weave: Invocation, settings: Settings, options: Mapping[str, Any]) -> None:
+def _launch_router(weave: Invocation, settings: Settings, arguments: tuple[str, ...]) -> None:
     if router_serves(settings.router_address):
-        raise Conflict(f"weave router is already running (at {settings.router_address})")
-    arguments = _router_arguments(weave, settings, options)
+        raise Conflict(f"weave router is already running (at {settings.router_address}); `weave stop-router` stops it")
     _supervisor(settings).launch(ROUTER, python_environ(weave.environ), arguments=arguments,
                                  is_ready=lambda: router_serves(settings.router_address))
 
 
-def _router_arguments(weave: Invocation, settings: Settings, options: Mapping[str, Any]) -> tuple[str, ...]:
-    return router_arguments(settings, options, weave.file_section("router"))
+def _router_given(weave: Invocation, written: Mapping[str, Any]) -> dict[str, sources.Given]:
+    return router_given(written, weave.environ, _router_table(weave))
+
+
+def _router_table(weave: Invocation) -> dict[str, sources.Given]:
+    return {name: each for name, each in weave.file_section("router").items() if name not in peers.OPTIONS}
+
+
+def _router_arguments(weave: Invocation, settings: Settings, written: Mapping[str, Any]) -> tuple[str, ...]:
+    return router_arguments(settings, _router_given(weave, written))
+
+
+def _print(weave: Invocation, proxy: Mapping[str, Any], router: Mapping[str, sources.Given] | None = None) -> None:
+    settings = weave.settings(proxy)
+    if router is not None:
+        router_arguments(settings, router)  # raises for what can't be used
+        router = {**router_defaults(), **router}
+    click.echo("\n".join(configuration.lines(settings, weave.given(proxy), router)))
+
+
+def _without_effect(weave: Invocation, options: Mapping[str, Any]) -> list[str]:
+    table = {name: each.value for name, each in weave.file_section("router").items()}
+    peers_given = peers.ignored({name: options.get(name) or table.get(name) for name in peers.OPTIONS})
+    return [peers_given, *_strange_variables(weave)]
+
+
+def _strange_variables(weave: Invocation) -> list[str]:
+    return sources.strange_variables(weave.environ, [*Settings.__dataclass_fields__, *router_names()])
 
 
 def _launch_proxy(weave: Invocation, settings: Settings) -> None:
     _refuse_second_proxy(weave, settings)
     warnings = exposure.check_tls(settings)
-    environ = settings.to_environ() | python_environ(weave.environ)
+    environ = settings.to_environ() | {sources.CONFIG_VARIABLE: os.devnull} | python_environ(weave.environ)
     _supervisor(settings).launch(PROXY, environ, is_ready=lambda: proxy_serves(settings))
-    for warning in (*warnings, exposure.open_to_all(settings)):
-        _warn(warning)
+    _warn(*warnings, exposure.open_to_all(settings))
 
 
 def _refuse_second(weave: Invocation, settings: Settings) -> None:
@@ -216,25 +253,10 @@ def stop_running_router(settings: Settings) -> None:
         click.echo("weave router is not running", err=True)
 
 
-def _warn(warning: str) -> None:
-    if warning:
+def _warn(*warnings: str) -> None:
+    for warning in filter(None, warnings):
         click.echo(f"weave: warning: {warning}", err=True)
 
 
 def _supervisor(settings: Settings) -> Supervisor:
     return Supervisor(DockerClient(settings.docker_socket))
-
-
-def _configuration_lines(settings: Settings) -> list[str]:
-    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    return [f"{name.replace('_', '-')} = {_toml(value)}" for name, value in values.items() if value is not None]
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (int, float)):
-        return str(value)
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'

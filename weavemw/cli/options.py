@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
 
+from weavemw.cli.sources import Given, blaming
 from weavemw.errors import SettingsError
-from weavemw.settings import DEFAULT_LISTENERS, Settings
+from weavemw.router.settings import RouterSettings
+from weavemw.settings import DEFAULT_LISTENERS, PREFIX, Settings, nearest
 
-__all__ = ["common_options", "peer_options", "proxy_options", "proxy_values", "router_arguments", "router_options"]
+__all__ = ["on_command_line", "peer_options", "proxy_options", "proxy_values", "router_arguments", "router_defaults",
+           "router_given", "router_names", "router_options", "router_settings"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _D = Settings()
-_LEVELS = click.Choice(["debug", "info", "warning", "error"])
 
 #: Options of the router that are given to it in another way here.
-_ROUTER_SHARED = {"http_address", "state_dir", "docker_host", "docker_bridge", "bridge", "mtu", "log_level"}
-
-
-def common_options(function: F) -> F:
-    """Options that proxy and router have in common; here too, values that were not given are ``None``."""
-    return _decorated(function, _COMMON)
+_ROUTER_SHARED = {"http_address", "state_dir", "run_dir", "docker_host", "docker_bridge", "bridge", "mtu", "log_level"}
 
 
 def proxy_options(function: F) -> F:
@@ -34,8 +30,8 @@ def proxy_options(function: F) -> F:
 
 
 def proxy_values(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that options give. Raises ``click.UsageError`` for contradictions."""
-    values = {name: options[name] for name in _PROXY_FIELDS if name in options}
+    """The settings of the proxy that options give. Raises ``click.UsageError`` for contradictions."""
+    values = {name: value for name, value in options.items() if name in Settings.__dataclass_fields__}
     if options.get("without_dns"):
         if values.get("with_dns"):
             raise click.UsageError("--with-dns and --without-dns can't both be")
@@ -55,42 +51,90 @@ def peer_options(function: F) -> F:
     return _decorated(function, _PEERS)
 
 
-def router_arguments(settings: Settings, options: Mapping[str, Any], table: Mapping[str, Any]) -> tuple[str, ...]:
-    """The command line of ``python -m weavemw.router`` that means what settings and options say.
+def on_command_line(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the running command's options that somebody wrote, their defaults left out."""
+    source = click.get_current_context().get_parameter_source
+    return {name: value for name, value in options.items()
+            if source(name) is click.core.ParameterSource.COMMANDLINE}
 
-    ``table`` is the configuration file's; options win over it. Raises
-    :class:`~weavemw.errors.SettingsError` for a name in it that is no option.
+
+def router_names() -> list[str]:
+    """The names of the router's own settings, as variables and files have them, with ``_``."""
+    return [_plain(option) for option in _router_own()]
+
+
+def router_defaults() -> dict[str, Given]:
+    """The router's own settings, as they are unless somebody says otherwise; switches, which are off, left out."""
+    settings = RouterSettings()
+    values = {_plain(option): getattr(settings, str(option.name)) for option in _router_own() if not option.is_flag}
+    return {name: Given(value, "default") for name, value in values.items() if value not in (None, ())}
+
+
+def router_given(options: Mapping[str, Any], environ: Mapping[str, str],
+                 table: Mapping[str, Given]) -> dict[str, Given]:
+    """The router's own settings, and by whom they are given; options win over the environment, which wins over the
+    table of the file. Raises :class:`~weavemw.errors.SettingsError` for a name in the table that is no option.
     """
-    own = {option.opts[0]: option for option in _router_own()}
+    own = {_plain(option): option for option in _router_own()}
+    for name in set(table) - set(own):
+        raise SettingsError(f"{table[name].source}: unknown setting {name.replace('_', '-')!r} for the router"
+                            f"{nearest(name, own)}")
+    variables = {name: f"{PREFIX}{name.upper()}" for name in own}
+    environment = {name: Given(environ[each], each) for name, each in variables.items() if environ.get(each)}
+    written = {name: Given(options[str(option.name)] == option.flag_value or options[str(option.name)],
+                           option.opts[0]) for name, option in own.items() if option.name in options}
+    return {**table, **environment, **written}
+
+
+def router_arguments(settings: Settings, given: Mapping[str, Given]) -> tuple[str, ...]:
+    """The command line of ``python -m weavemw.router`` that means what these settings and its own say.
+
+    Raises :class:`~weavemw.errors.SettingsError` for what the router can't use.
+    """
     shared = {"http-addr": settings.router_address, "state-dir": settings.state_dir,
+              "run-dir": settings.run_dir,
               "docker-host": settings.docker_host, "docker-bridge": settings.docker_bridge,
               "bridge": settings.bridge, "log-level": settings.log_level,
               **({"mtu": settings.mtu} if settings.mtu else {})}
-    from_file = (_from_file(_router_option(own, key), value) for key, value in table.items())
-    given = (_written(option, options.get(option.name or "")) for option in own.values())
-    return (*(f"--{name}={value}" for name, value in shared.items()), *itertools.chain(*from_file, *given))
+    words = blaming(given, _words_of)
+    return (*(f"--{name}={value}" for name, value in shared.items()), *words)
 
 
-def _router_option(own: Mapping[str, click.Option], key: str) -> click.Option:
+def router_settings(arguments: Sequence[str]) -> RouterSettings:
+    """What the router's command line means. Raises :class:`~weavemw.errors.SettingsError` if it means nothing."""
+    from weavemw.router.__main__ import main
+
     try:
-        return own["--" + key.replace("_", "-")]
-    except KeyError:
-        raise SettingsError(f"unknown setting {key!r} for the router") from None
+        return RouterSettings(**main.make_context("weave-router", list(arguments)).params)
+    except click.ClickException as error:
+        raise SettingsError(error.format_message()) from error
 
 
-def _written(option: click.Option, value: Any) -> list[str]:
+def _words_of(values: Mapping[str, Any]) -> list[str]:
+    own = {_plain(option): option for option in _router_own()}
+    words = [*itertools.chain.from_iterable(_words(own[name], value) for name, value in values.items())]
+    router_settings(words)
+    return words
+
+
+def _words(option: click.Option, value: Any) -> list[str]:
+    name = option.opts[0]
     if option.is_flag:
-        return [option.opts[0]] if value is (option.flag_value is not False) else []
-    if value is None or value == option.default or value == ():
-        return []
-    values: Sequence[Any] = value if option.multiple else [value]
-    return [f"{option.opts[0]}={each}" for each in values]
+        return [name] if _is_true(name, value) else []
+    several = value.replace(",", " ").split() if option.multiple and isinstance(value, str) else value
+    return [f"{name}={each}" for each in (several if isinstance(several, list | tuple) else [several])]
 
 
-def _from_file(option: click.Option, value: Any) -> list[str]:
-    if isinstance(value, bool):
-        return [option.opts[0]] if value else []
-    return _written(option, value)
+def _is_true(name: str, value: Any) -> bool:
+    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    try:
+        return known[str(value).lower()]
+    except KeyError:
+        raise SettingsError(f"{name.removeprefix('--')} {value!r}: expected true or false") from None
+
+
+def _plain(option: click.Option) -> str:
+    return option.opts[0].removeprefix("--").replace("-", "_")
 
 
 def _router_own() -> list[click.Option]:
@@ -153,19 +197,7 @@ _PEERS: list[Any] = [
     click.option("--init-peer-count", type=int, metavar="N", help="For peers; see PEER."),
     click.option("--no-discovery", is_flag=True, help="For peers; see PEER."),
 ]
-_COMMON: list[Any] = [
-    click.option("--docker-bridge", metavar="NAME", help=f"Docker's bridge. [default: {_D.docker_bridge}]"),
-    click.option("--bridge", metavar="NAME", help=f"The weave bridge. [default: {_D.bridge}]"),
-    click.option("--mtu", type=int, metavar="BYTES",
-                 help="MTU of the weave network. [default: the bridge's own; 1376 if we make it]"),
-    click.option("--router-address", metavar="HOST:PORT",
-                 help=f"The router's HTTP API. [default: {_D.router_address}; WEAVE_HTTP_ADDR]"),
-    click.option("--docker-host", metavar="unix:///PATH",
-                 help=f"The engine. [default: {_D.docker_host}; DOCKER_HOST]"),
-    click.option("--log-level", type=_LEVELS, help=f"[default: {_D.log_level}]"),
-]
 _TUNING: list[Any] = [
     click.option("--workers", type=int, help=f"Processes that serve. [default: {_D.workers}]"),
     click.option("--threads", type=int, help=f"Threads in each. [default: {_D.threads}]"),
 ]
-_PROXY_FIELDS = tuple(each.name for each in dataclasses.fields(Settings))

@@ -12,7 +12,10 @@ import click
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.router import call_router
 
-__all__ = ["connect", "forget", "ignored", "prime", "report", "rmpeer"]
+__all__ = ["OPTIONS", "connect", "forget", "ignored", "prime", "report", "rmpeer"]
+
+#: What only matters among peers.
+OPTIONS = ("peers", "password", "init_peer_count", "no_discovery")
 
 _PATIENCE = 300.0  # seconds for peers to agree
 _ALONE = "single host"  # what the built-in router says of connections
@@ -93,7 +96,7 @@ def report(weave: Invocation, template: str | None) -> None:
 def ignored(options: Mapping[str, Any]) -> str:
     """What to say of options that only matter among peers; empty if none was given. Passwords are not shown."""
     given = [f"peer {peer}" for peer in options.get("peers") or ()]
-    given += [f"--{name.replace('_', '-')}" for name in ("password", "init_peer_count", "no_discovery")
+    given += [f"--{name.replace('_', '-')}" for name in OPTIONS[1:]
               if options.get(name)]
     if not given:
         return ""

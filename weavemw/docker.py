@@ -39,6 +39,9 @@ class Docker(Protocol):
     def network_driver(self, network: str) -> str:
         """The driver of a network ("bridge", "overlay", …)."""
 
+    def bridge_subnets(self) -> tuple[str, ...]:
+        """The subnets of all networks with the driver "bridge" (``GET /networks``)."""
+
     def container_ids(self, *, everything: bool = False) -> tuple[str, ...]:
         """Ids of the running containers, or of all."""
 
@@ -72,6 +75,11 @@ class DockerClient:
 
     def network_driver(self, network: str) -> str:
         return str(self.get(f"/networks/{_segment(network)}").get("Driver") or "")
+
+    def bridge_subnets(self) -> tuple[str, ...]:
+        rows = self.get(f"/networks?filters={quote(json.dumps({'driver': ['bridge']}))}")
+        configs = [config for row in rows for config in (row.get("IPAM") or {}).get("Config") or ()]
+        return tuple(config["Subnet"] for config in configs if config.get("Subnet"))
 
     def container_ids(self, *, everything: bool = False) -> tuple[str, ...]:
         return tuple(row["Id"] for row in self.get(f"/containers/json?all={int(everything)}"))

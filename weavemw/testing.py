@@ -132,6 +132,10 @@ class FakeDocker(_Fake):
             raise DockerError(404, f"network {network} not found")
         return self.networks[network]
 
+    def bridge_subnets(self) -> tuple[str, ...]:
+        self._called("bridge_subnets")
+        return ("172.17.0.0/16",)
+
     def container_ids(self, *, everything: bool = False) -> tuple[str, ...]:
         self._called("container_ids", everything)
         return tuple(one.id for one in list(self.containers.values()) if everything or one.running)

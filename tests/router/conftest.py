@@ -26,6 +26,10 @@ class Engine:
     running: set[str] = field(default_factory=set)
     stopped: set[str] = field(default_factory=set)
     down: bool = False
+    subnets: tuple[str, ...] = ()
+
+    def bridge_subnets(self) -> tuple[str, ...]:
+        return self.subnets
 
     def inspect(self, container: str) -> Container:
         if self.down:

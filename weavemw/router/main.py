@@ -15,7 +15,7 @@ from ipaddress import ip_address, ip_network
 from aiohttp import web
 
 from weavemw.docker import Docker, DockerClient
-from weavemw.errors import NetworkError, SettingsError
+from weavemw.errors import DockerError, DockerUnreachable, NetworkError, SettingsError
 from weavemw.network import bridge, firewall
 from weavemw.network.netlink import ensure_bridge
 from weavemw.network.plan import WEAVE_DNS
@@ -73,11 +73,11 @@ async def running(settings: RouterSettings, docker: Docker | None = None) -> Asy
         stack.callback(database.close)
         service = _service(settings, database, docker or DockerClient(settings.docker_socket, timeout=_DOCKER_LIMIT))
         stack.push_async_callback(service.close)
+        if settings.dns:  # first: who is attached while DNS seems to be off gets no name
+            await _serve_dns(settings, service, stack)
         address = await _serve_http(settings, service, stack)
         if settings.bridge:
             stack.callback(asyncio.create_task(_keep_open(settings.bridge)).cancel)
-        if settings.dns:
-            await _serve_dns(settings, service, stack)
         yield address
 
 
@@ -144,7 +144,7 @@ async def _serve_http(settings: RouterSettings, service: RouterService, stack: A
 
 
 async def _serve_dns(settings: RouterSettings, service: RouterService, stack: AsyncExitStack) -> None:
-    dns = _Dns(settings, service.names.zone)
+    dns = _Dns(settings, service.names.zone, service.docker)
     stack.push_async_callback(dns.server.close)
     await dns.look()
     service.dns = dns.facts
@@ -158,7 +158,10 @@ class _Dns:
 
     settings: RouterSettings
     zone: Zone
+    docker: Docker
     address: str | None = None
+    _bridges: tuple[host.Bridge, ...] = ()
+    _docker_networks: tuple[Network, ...] = ()
     _failed: set[Endpoint] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -179,14 +182,14 @@ class _Dns:
     async def keep_looking(self) -> None:
         """Follow the host's bridges, which come and go with Docker."""
         while True:
-            await asyncio.sleep(_LOOK_AGAIN)
             try:
-                await self.look()
+                await self._ask_docker(await self.look())
             except Exception:
                 log.exception("can't see the bridges of this host; trying again")
+            await asyncio.sleep(_LOOK_AGAIN)
 
-    async def look(self) -> None:
-        """Listen on the addresses that are there, and answer the networks that are there."""
+    async def look(self) -> tuple[host.Bridge, ...]:
+        """Listen on the addresses that are there, and answer the networks that are there; gives the bridges."""
         bridges = await asyncio.to_thread(host.bridges)
         names = (self.settings.docker_bridge, self.settings.bridge)
         addresses = self.settings.dns_listen or tuple(
@@ -194,8 +197,21 @@ class _Dns:
         devices = await self._by_weave_bridge(bridges) if not self.settings.dns_listen else {}
         await self._listen({**dict.fromkeys(addresses, ""), **devices})
         self.address = next(iter((*addresses, *devices)), None)
-        self._allow((*_LOOPBACK, *self.settings.ranges, *self.settings.dns_clients,
+        self._allow((*_LOOPBACK, *self.settings.ranges, *self.settings.dns_clients, *self._docker_networks,
                      *host.client_networks(bridges, *filter(None, names))))
+        return bridges
+
+    async def _ask_docker(self, bridges: tuple[host.Bridge, ...]) -> None:
+        """Learn which networks are Docker's, whatever their bridges are called, whenever bridges have changed."""
+        if bridges == self._bridges:
+            return
+        try:
+            found = await asyncio.to_thread(self.docker.bridge_subnets)
+        except (DockerError, DockerUnreachable) as error:
+            log.debug("Docker's networks are known by the names of their bridges only: %s", error)
+        else:
+            self._bridges, self._docker_networks = bridges, tuple(map(ip_network, found))
+            await self.look()
 
     async def _by_weave_bridge(self, bridges: Iterable[host.Bridge]) -> dict[str, str]:
         """The address for containers that are on the weave bridge only, which goes and comes with it; its device."""

@@ -9,6 +9,7 @@ open to more people than Docker's own socket.
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import os
 import re
@@ -18,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from weavemw import ports
 from weavemw.errors import SettingsError
 
 __all__ = ["Listener", "Network", "Tcp", "Unix", "bind", "is_allowed", "networks", "parse", "ping", "same_endpoint",
@@ -26,6 +28,7 @@ __all__ = ["Listener", "Network", "Tcp", "Unix", "bind", "is_allowed", "networks
 _TCP = re.compile(r"(?:tcp://)?(?:\[(?P<six>[^\]]*)\]|(?P<host>[^:/\[\]]*)):(?P<port>[0-9]+)/?")
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
 _BACKLOG = 1024
+_LONGEST_PATH = 107  # bytes: sun_path less its final zero (unix(7))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,17 @@ def parse(endpoint: str) -> Listener:
     """Read an endpoint; raises :class:`~weavemw.errors.SettingsError` for what is none."""
     path = endpoint.removeprefix("unix://")
     if path.startswith("/"):
-        return Unix(os.path.normpath(path))
+        return _unix(os.path.normpath(path))
     match = _TCP.fullmatch(endpoint)
     if match is None or not 0 < int(match["port"]) < 65536:
         raise SettingsError(f"listener {endpoint!r}: write tcp://address:port or unix:///path")
     return Tcp(match["six"] or match["host"] or ("::" if match["six"] is not None else "0.0.0.0"), int(match["port"]))
+
+
+def _unix(path: str) -> Unix:
+    if len(os.fsencode(path)) > _LONGEST_PATH or "\0" in path:
+        raise SettingsError(f"unix://{path}: the path of a socket has at most {_LONGEST_PATH} bytes")
+    return Unix(path)
 
 
 def networks(texts: Iterable[str]) -> tuple[Network, ...]:
@@ -152,7 +161,19 @@ def bind(listener: Listener, like: os.stat_result) -> socket.socket:
     try:
         return _bind_unix(listener.path, like) if isinstance(listener, Unix) else _bind_tcp(listener)
     except OSError as error:
-        raise SettingsError(f"can't listen on {listener}: {error.strerror or error}") from error
+        raise SettingsError(f"can't listen on {listener}: {_why_not(listener, error)}") from error
+
+
+def _why_not(listener: Listener, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE and isinstance(listener, Tcp) and (who := ports.holder(*_at(listener))):
+        return f"{who} listens there already; choose another by -H"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "no interface of this host has that address"
+    return error.strerror or str(error)
+
+
+def _at(listener: Tcp) -> tuple[str, int]:
+    return listener.host, listener.port
 
 
 def _bind_tcp(listener: Tcp) -> socket.socket:
@@ -207,21 +228,21 @@ def _remove_stale(path: str) -> None:
     if not stat.S_ISSOCK(mode):
         what = "a symbolic link" if stat.S_ISLNK(mode) else "there is something else, not a socket"
         raise SettingsError(f"can't listen on unix://{path}: {what}")
-    if _answers(path):
-        raise SettingsError(f"can't listen on unix://{path}: somebody listens there already")
+    if who := _who_answers(path):
+        raise SettingsError(f"can't listen on unix://{path}: {who} listens there already")
     os.unlink(path)
 
 
-def _answers(path: str) -> bool:
+def _who_answers(path: str) -> str:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
             probe.connect(path)
         except BlockingIOError:  # its queue is full: somebody is there
-            return True
+            return "somebody"
         except ConnectionRefusedError:
-            return False
-        return True
+            return ""
+        return ports.named(ports.peer_of(probe))
 
 
 @contextlib.contextmanager

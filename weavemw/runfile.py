@@ -36,12 +36,16 @@ class RunFile:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise SettingsError(f"can't write {path}: {error.strerror}") from error
+        self._path = path
         self._lock(what)
         os.ftruncate(self._fd, 0)
 
     def write(self, facts: dict[str, Any]) -> None:
-        """Say what serves now. Everybody may read it: no secrets."""
-        os.pwrite(self._fd, json.dumps(facts).encode(), 0)
+        """Say what serves now. Everybody may read it: no secrets. Raises :class:`~weavemw.errors.SettingsError`."""
+        try:
+            os.pwrite(self._fd, json.dumps(facts).encode(), 0)
+        except OSError as error:
+            raise SettingsError(f"can't write {self._path}: {error.strerror}") from error
 
     def close(self) -> None:
         """Give the file up."""

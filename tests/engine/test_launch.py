@@ -129,7 +129,7 @@ def test_router_and_proxy_are_launched_one_by_one_too(weave: Weave) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "complaint"), [
-    pytest.param(["launch-proxy", "-H", "tcp://127.0.0.1:12399"], "Address already in use", id="a port that is taken"),
+    pytest.param(["launch-proxy", "-H", "tcp://127.0.0.1:12399"], ") listens there already", id="a port that is taken"),
     pytest.param(["launch-proxy", "-H", "/nowhere/weave.sock"], "No such file or directory", id="no such directory"),
     pytest.param(["launch-router", "--ipalloc-range=172.17.0.0/16"], "overlaps the route", id="Docker's own range"),
     pytest.param(["launch", "-H", "/nowhere/weave.sock"], "No such file or directory", id="the second of two"),

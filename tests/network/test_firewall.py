@@ -5,7 +5,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from weavemw.network.firewall import masquerade, unmasquerade
+from weavemw.network.firewall import let_ask, let_through, masquerade, shut, unmasquerade
 
 pytestmark = pytest.mark.root
 
@@ -26,3 +26,19 @@ def test_a_masquerade_comes_and_goes(host, program, network):
     for _ in range(2):
         unmasquerade([ip_network(network)])
     assert _rules(program) == before
+
+
+def test_the_firewall_is_opened_and_shut(host):
+    """What containers ask of DNS is let in, what stays on the bridge is let through; twice is as once, and it goes."""
+    def rules():
+        return subprocess.run(["iptables", "-S"], check=True, capture_output=True, text=True).stdout.splitlines()
+
+    before = rules()
+    for _ in range(2):
+        let_through("weave")
+        let_ask(["weave", "docker0"])
+    assert len(rules()) == len(before) + 1 + 2 * 3
+    assert "-A INPUT -i docker0 -p udp -m udp --dport 53 -j ACCEPT" in rules()
+    for _ in range(2):
+        shut("weave", "docker0")
+    assert rules() == before

@@ -89,7 +89,7 @@ def _remove_network(settings: Settings) -> Iterator[str]:
     network = NetlinkNetwork(settings.bridge)
     for interface in network.interfaces():
         network.delete(interface.name)
-    firewall.shut(settings.bridge)
+    firewall.shut(settings.bridge, settings.docker_bridge)
     found = bridge.look(settings.bridge)
     if found is None:
         return

@@ -1,8 +1,9 @@
-"""Packets between containers on the weave bridge, past Docker's firewall.
+"""Packets between containers on the weave bridge, and what containers ask of DNS, past the host's firewall.
 
 Where ``br_netfilter`` is loaded, iptables sees bridged packets too, and Docker
 sets the policy of FORWARD to DROP (Engine 1.13 and newer). So one rule accepts
-what stays on the bridge. What leaves it is not our rule's business.
+what stays on the bridge. What leaves it is not our rule's business. A host that
+accepts no connections by default (ufw, say) would drop DNS from its containers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from weavemw.errors import NetworkError
 
-__all__ = ["let_through", "masquerade", "shut", "unmasquerade"]
+__all__ = ["let_ask", "let_through", "masquerade", "shut", "unmasquerade"]
 
 _log = logging.getLogger(__name__)
 
@@ -35,10 +36,19 @@ def let_through(bridge: str) -> None:
         _accept(program, _rule(bridge))
 
 
-def shut(bridge: str) -> None:
-    """Remove what :func:`let_through` added."""
+def let_ask(bridges: Iterable[str], port: int = 53) -> None:
+    """See to it that DNS on this host can be asked by these bridges and by Docker's networks; otherwise as above."""
+    for rule in _asking(bridges, port):
+        _accept(_PROGRAMS[0], rule)
+
+
+def shut(bridge: str, *others: str) -> None:
+    """Remove what :func:`let_through` added for the bridge, and :func:`let_ask` for it and the others."""
     for program in filter(shutil.which, _PROGRAMS):
         _run(program, "-D", *_rule(bridge))
+    if shutil.which(_PROGRAMS[0]):
+        for rule in _asking((bridge, *others), 53):
+            _run(_PROGRAMS[0], "-D", *rule)
 
 
 def masquerade(networks: Iterable[Network]) -> None:
@@ -80,6 +90,11 @@ def _program(network: Network) -> str:
 
 def _rule(bridge: str) -> tuple[str, ...]:
     return ("FORWARD", "-i", bridge, "-o", bridge, "-j", "ACCEPT")
+
+
+def _asking(bridges: Iterable[str], port: int) -> list[tuple[str, ...]]:
+    return [("INPUT", "-i", bridge, "-p", protocol, "--dport", str(port), "-j", "ACCEPT")
+            for bridge in (*bridges, "br-+") for protocol in ("udp", "tcp")]
 
 
 def _accept(program: str, rule: tuple[str, ...]) -> None:

@@ -76,8 +76,7 @@ async def running(settings: RouterSettings, docker: Docker | None = None) -> Asy
         if settings.dns:  # first: who is attached while DNS seems to be off gets no name
             await _serve_dns(settings, service, stack)
         address = await _serve_http(settings, service, stack)
-        if settings.bridge:
-            stack.callback(asyncio.create_task(_keep_open(settings.bridge)).cancel)
+        stack.callback(asyncio.create_task(_keep_open(settings)).cancel)
         yield address
 
 
@@ -111,7 +110,7 @@ def _prepare_host(settings: RouterSettings) -> None:
                             "choose another with --ipalloc-range, or use --force")
     if settings.bridge:
         ensure_bridge(settings.bridge, settings.mtu)
-        firewall.let_through(settings.bridge)
+    _open_firewall(settings)
 
 
 def _service(settings: RouterSettings, database: Database, docker: Docker) -> RouterService:
@@ -124,11 +123,19 @@ def _service(settings: RouterSettings, database: Database, docker: Docker) -> Ro
     return RouterService(allocator, names, GroupCommit(database, on_loss=names.load), docker, peer, settings.nickname)
 
 
-async def _keep_open(name: str) -> None:
-    """Let packets through on the bridge, again and again: firewalls are reloaded."""
+async def _keep_open(settings: RouterSettings) -> None:
+    """Open the firewall again and again: firewalls are reloaded."""
     while True:
         await asyncio.sleep(_FIREWALL_AGAIN)
-        await asyncio.to_thread(firewall.let_through, name)
+        await asyncio.to_thread(_open_firewall, settings)
+
+
+def _open_firewall(settings: RouterSettings) -> None:
+    """Let packets through on the bridge, and questions in from containers."""
+    if settings.bridge:
+        firewall.let_through(settings.bridge)
+        if settings.dns and not settings.dns_listen:
+            firewall.let_ask((settings.bridge, settings.docker_bridge), settings.dns_port)
 
 
 async def _serve_http(settings: RouterSettings, service: RouterService, stack: AsyncExitStack) -> str:

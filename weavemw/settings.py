@@ -77,7 +77,7 @@ class Settings:
     allow_host: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        self.docker_socket  # noqa: B018  # raises for a host that is no socket
+        listeners.parse(f"unix://{self.docker_socket}")
         for listener in self.listeners:
             listeners.parse(listener)
         listeners.networks(self.allow_from)

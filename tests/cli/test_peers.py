@@ -28,7 +28,8 @@ def test_what_matters_only_among_peers_is_said_to_have_no_effect(options: Mappin
 def test_without_a_router_one_line_says_so(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Each verb that asks the router names the address at which nothing answers."""
     assert run(arguments, {"WEAVE_HTTP_ADDR": "127.0.0.1:1"}) == 1
-    assert capsys.readouterr() == ("", "weave: weave router is not running (nothing answers at 127.0.0.1:1)\n")
+    assert capsys.readouterr() == ("", "weave: weave router is not running (nothing answers at 127.0.0.1:1): "
+                                       "`weave launch` starts it\n")
 
 
 @pytest.mark.parametrize("verb", ["connect", "forget", "rmpeer"])

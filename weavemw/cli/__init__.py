@@ -6,38 +6,70 @@ here and become settings; errors become one line on stderr.
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
-from weavemw.cli import attach, certs, expose, launch, names, peers, relaunch, reset, shell, status  # each adds
+from weavemw.cli import attach, certs, expose, launch, mistakes, names, peers, relaunch, reset, shell, status
 from weavemw.cli.command import Invocation, weave
 from weavemw.errors import WeaveError
 
-__all__ = ["attach", "certs", "expose", "launch", "main", "names", "peers", "relaunch", "reset", "run", "shell",
-           "status"]
+__all__ = ["main", "run"]
 
-_INTERRUPTED = 130
+_INTERRUPTED, _TERMINATED = 130, 143  # 128 and the signal's number, as shells have it
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``weave``; doesn't return."""
+    signal.signal(signal.SIGTERM, _end)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an encoding that lacks "…" is no reason to fail
     sys.exit(run(sys.argv[1:] if arguments is None else arguments, os.environ))
 
 
 def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run one command line and give its exit status. A mistake is one line on stderr and a status other than 0."""
+    invocation = Invocation(environ)
     try:
-        done = weave.main(list(arguments), prog_name="weave", standalone_mode=False, obj=Invocation(environ))
-        return done if isinstance(done, int) else 0
+        return _run(list(arguments), invocation)
+    except NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
     except click.ClickException as error:
         return _complain(error.format_message(), error.exit_code)
     except WeaveError as error:
-        return _complain(error.message, 1)
+        return _complain(mistakes.explained(error, invocation), 1)
+    except OSError as error:
+        _forget_output()
+        return _complain(mistakes.system_words(error), 1)
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
+
+
+def _run(arguments: list[str], invocation: Invocation) -> int:
+    if wrong := mistakes.unreadable(arguments):
+        raise click.UsageError(f"{wrong} is not UTF-8")
+    done = weave.main(arguments, prog_name="weave", standalone_mode=False, obj=invocation)
+    if sys.stdout:
+        sys.stdout.flush()
+    return done if isinstance(done, int) else 0
+
+
+def _forget_output() -> None:
+    """What could not be written is not written at the end either."""
+    if sys.stdout:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end(number: int, _frame: object) -> None:
+    """By an exception, so that what was begun is taken back."""
+    sys.exit(_TERMINATED)
 
 
 def _complain(message: str, status: int) -> int:

@@ -1,5 +1,3 @@
-"""``python -m weavemw.cli`` is ``weave``."""
-
-from weavemw.cli import main
+from weavemw.__main__ import main
 
 main()

@@ -232,9 +232,12 @@ def _settings(weave: Invocation, options: dict[str, Any]) -> Settings:
 
 def _one_container(words: Sequence[str]) -> tuple[tuple[Wanted, ...], str]:
     wanted, rest = split(words)
-    if len(rest) != 1:
-        raise click.UsageError(f"expected [ADDR…] CONTAINER, found {' '.join(words)!r}")
-    return wanted, rest[0]
+    if len(rest) == 1 and rest[0] and "/" not in rest[0]:  # no container has such a name
+        return wanted, rest[0]
+    hint = next((f": {word} is no address, which is written 10.2.1.1/24" for word in rest if "/" in word), "")
+    if len(rest) > 1 and all(map(_ADDRESS.fullmatch, rest[1:])):
+        hint = f": the container comes last, as in {' '.join([*rest[1:], rest[0]])!r}"
+    raise click.UsageError(f"expected [ADDR…] CONTAINER, found {' '.join(words)!r}{hint}")
 
 
 def _attach(settings: Settings, name: str, wanted: Sequence[Wanted]) -> tuple[Interface, ...]:

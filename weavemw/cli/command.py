@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,7 +132,32 @@ def points_at(docker_host: str, endpoints: Sequence[str]) -> bool:
     return any(listeners.same_endpoint(there, listeners.parse(each)) for each in endpoints)
 
 
+#: The verbs by the module that defines them. A module is imported when one of its verbs is wanted: most verbs, and
+#: the shell's completion above all, take less time than importing everything would.
+VERBS = {
+    "attach": ("attach", "detach", "ps", "run", "start"),
+    "certs": ("certs",),
+    "expose": ("docker-bridge-ip", "expose", "hide", "setup"),
+    "launch": ("launch", "launch-proxy", "launch-router", "stop", "stop-proxy", "stop-router"),
+    "names": ("dns-add", "dns-args", "dns-lookup", "dns-remove"),
+    "peers": ("connect", "forget", "prime", "report", "rmpeer"),
+    "relaunch": ("relaunch",),
+    "reset": ("reset",),
+    "shell": ("config", "env"),
+    "status": ("healthcheck", "status", "version"),
+}
+
+
 class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(verb for verbs in VERBS.values() for verb in verbs)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for module, verbs in VERBS.items():
+            if cmd_name in verbs:
+                importlib.import_module(f"weavemw.cli.{module}")
+        return super().get_command(ctx, cmd_name)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, args)
@@ -139,8 +165,8 @@ class _Group(click.Group):
             raise _no_such_option(ctx, error.option_name) from error
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if args and args[0] not in self.commands:
-            near = difflib.get_close_matches(args[0], self.commands, 1)
+        if args and args[0] not in self.list_commands(ctx):
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
             hint = f"did you mean {near[0]!r}?" if near else "`weave --help` lists them all"
             raise click.UsageError(f"no command {args[0]!r}: {hint}")
         return super().resolve_command(ctx, args)
@@ -206,16 +232,17 @@ def _no_such_option(ctx: click.Context, name: str) -> click.UsageError:
     near = difflib.get_close_matches(name, _names(ctx.command), 1, cutoff=0.75)
     if near:
         hint = f"did you mean {near[0]}?"
-    elif others := [each for each, command in weave.commands.items() if name in _names(command)]:
+    elif others := [each for each in weave.list_commands(ctx) if name in _names(weave.get_command(ctx, each))]:
         shown = f"weave {others[0]} {name}"
         hint = f"it stands after the command: {shown}" if ctx.command is weave else f"there is `{shown}`"
     else:
         hint = f"`{ctx.command_path} --help` lists them all"
-    return click.UsageError(f"{ctx.command_path} has no option {name}: {hint}")
+    who = f"{ctx.info_name} has " if ctx.command is not weave else ""
+    return click.UsageError(f"{who}no option {name}: {hint}")
 
 
-def _names(command: click.Command) -> list[str]:
-    return [name for each in command.params if isinstance(each, click.Option) for name in each.opts]
+def _names(command: click.Command | None) -> list[str]:
+    return [name for each in (command.params if command else ()) if isinstance(each, click.Option) for name in each.opts]
 
 
 def _shared_options(*, everything: bool = True) -> list[click.Parameter]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from weavemw.cli import run
-from weavemw.cli.command import Invocation, engine_host, points_at
+from weavemw.cli.command import VERBS, Invocation, engine_host, points_at
 from weavemw.cli.command import weave as group
 from weavemw.cli.sources import Given
 from weavemw.errors import SettingsError
@@ -222,7 +223,14 @@ def test_status_says_that_nothing_runs(weave: Weave) -> None:
     assert out.splitlines()[-1] == "weave proxy is not running"
 
 
-@pytest.mark.parametrize("verb", sorted(group.commands))
+def test_every_verb_is_in_the_table() -> None:
+    """What a module defines is what the table says of it: a verb that is missing there could not be called."""
+    for module in VERBS:
+        importlib.import_module(f"weavemw.cli.{module}")
+    assert sorted(group.commands) == sorted(verb for verbs in VERBS.values() for verb in verbs)
+
+
+@pytest.mark.parametrize("verb", sorted(verb for verbs in VERBS.values() for verb in verbs))
 def test_every_verb_explains_itself(weave: Weave, verb: str) -> None:
     """--help ends with 0 and shows how the verb is used."""
     status, out, err = weave(verb, "--help")

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from weavemw.cli import attach, certs, expose, launch, mistakes, names, peers, relaunch, reset, shell, status
 from weavemw.cli.command import Invocation, weave
 from weavemw.errors import WeaveError
 
@@ -44,17 +43,21 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     except click.ClickException as error:
         return _complain(error.format_message(), error.exit_code)
     except WeaveError as error:
-        return _complain(mistakes.explained(error, invocation), 1)
+        from weavemw.cli.mistakes import explained  # it imports much that a command which succeeds may not need
+
+        return _complain(explained(error, invocation), 1)
     except OSError as error:
         _forget_output()
-        return _complain(mistakes.system_words(error), 1)
+        about = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{about}{error.strerror or error}", 1)
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
 
 
 def _run(arguments: list[str], invocation: Invocation) -> int:
-    if wrong := mistakes.unreadable(arguments):
-        raise click.UsageError(f"{wrong} is not UTF-8")
+    for argument in arguments:
+        if argument != argument.encode(errors="ignore").decode():
+            raise click.UsageError(f"{argument!a} is not UTF-8")
     done = weave.main(arguments, prog_name="weave", standalone_mode=False, obj=invocation)
     if sys.stdout:
         sys.stdout.flush()

@@ -242,7 +242,8 @@ def _no_such_option(ctx: click.Context, name: str) -> click.UsageError:
 
 
 def _names(command: click.Command | None) -> list[str]:
-    return [name for each in (command.params if command else ()) if isinstance(each, click.Option) for name in each.opts]
+    options = [each for each in (command.params if command else ()) if isinstance(each, click.Option)]
+    return [name for option in options for name in option.opts]
 
 
 def _shared_options(*, everything: bool = True) -> list[click.Parameter]:

@@ -13,7 +13,7 @@ from weavemw.cli.command import Invocation
 from weavemw.errors import DockerError, DockerUnreachable, InvalidCidr, RouterError, RouterUnreachable, WeaveError
 from weavemw.network.bridge import EXPOSE
 
-__all__ = ["explained", "system_words", "unreadable"]
+__all__ = ["explained"]
 
 _REFUSED = ("connection refused", "nothing answers")
 _FORBIDDEN = ("Permission denied", "Operation not permitted")
@@ -27,20 +27,6 @@ def explained(error: WeaveError, weave: Invocation) -> str:
     if any(each in words for each in _FORBIDDEN) and os.geteuid() != 0 and "as root" not in words:
         return f"{words}: try again as root"
     return words
-
-
-def system_words(error: OSError) -> str:
-    """What the system said, and about what."""
-    words = error.strerror or str(error)
-    return f"{error.filename}: {words}" if error.filename else words
-
-
-def unreadable(arguments: list[str]) -> str:
-    """The first argument that is not text (its bytes are not UTF-8), written readably; empty if all are."""
-    for argument in arguments:
-        if argument != argument.encode(errors="ignore").decode():
-            return ascii(argument)
-    return ""
 
 
 def _specific(error: WeaveError, weave: Invocation) -> str:

@@ -6,6 +6,7 @@ from ipaddress import ip_interface
 
 import pytest
 
+from weavemw.added import Added
 from weavemw.attachment import Attachment, NotRunning, Swept
 from weavemw.errors import DockerUnreachable, NetworkError, RouterError, RouterUnreachable
 from weavemw.locks import Busy
@@ -221,6 +222,34 @@ def test_renamed_has_only_the_new_names(world):
     world.attachment.attach(container.id, (A,), ("old",))
     world.attachment.rename(container.id, (A,), ("new",))
     assert world.router.records == {(container.id, A, "new")}
+
+
+def test_a_rename_never_takes_away_what_stays(world):
+    """A name that the container keeps is never gone, not even for a moment."""
+    container = world.docker.run()
+    world.attachment.attach(container.id, (A,), ("old", "alias"))
+    world.attachment.rename(container.id, (A,), ("new", "alias"))
+    assert world.router.called("deregister") == [(container.id, ip_interface("10.32.0.1"), "old")]
+    assert world.router.records == {(container.id, A, "new"), (container.id, A, "alias")}
+
+
+def test_names_given_by_hand_come_with_each_start(world):
+    """What dns-add gave is registered with the container's own names, until it is removed or the container is gone."""
+    container = world.docker.run()
+    world.attachment.keep_names(container.id, [Added("shop"), Added("till", B)])
+    for _ in range(2):
+        world.attachment.attach(container.id, (A,), ("web",))
+        assert world.router.records == {(container.id, A, "web"), (container.id, A, "shop"), (container.id, B, "till")}
+        world.attachment.detach(container.id)
+        assert world.router.records == set()
+    world.attachment.keep_names_no_more(container.id, "shop")
+    world.attachment.attach(container.id, (A,), ("web",))
+    assert world.router.records == {(container.id, A, "web"), (container.id, B, "till")}
+    world.attachment.rename(container.id, (A,), ("www",))
+    assert world.router.records == {(container.id, A, "www"), (container.id, B, "till")}
+    world.docker.destroy(container.id)
+    world.attachment.sweep()
+    assert world.attachment.added.owners() == set()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from ipaddress import ip_interface
 import pytest
 
 from weavemw import watcher as module
+from weavemw.added import Added
 from weavemw.attachment import Attachment
 from weavemw.errors import DockerUnreachable, NetworkError, RouterError, RouterUnreachable
 from weavemw.network.plan import HostInterface, host_names
@@ -23,9 +24,9 @@ class World:
         self.attachment = Attachment(docker=self.docker, router=self.router, network=self.network, run_dir=run_dir)
         self.watchers = []
 
-    def watch(self, **options):
+    def watch(self, names=lambda container: (f"{container.name}.weave.local",), **options):
         watcher = Watcher(docker=self.docker, attachment=self.attachment, run_dir=self.run_dir, workers=2,
-                          names_for=lambda container: (f"{container.name}.weave.local",), **options)
+                          names_for=names, **options)
         self.watchers.append(watcher)
         watcher.start()
         return watcher
@@ -115,6 +116,39 @@ def test_rename_moves_the_name(world):
     world.docker.rename(container.id, "new")
     await_true(lambda: world.names() == {"new.weave.local"})
     assert world.network.steps.count("prepare") == 1
+
+
+def test_an_alias_added_while_it_runs_is_registered(world):
+    """`docker network connect --alias` gives a running container a further name, and takes none away."""
+    watcher = world.watching(names=lambda container: (f"{container.name}.weave.local", *container.aliases))
+    container = world.docker.run(name="web")
+    await_true(lambda: world.names() == {"web.weave.local"})
+    world.docker.connect(container.id, "shop.weave.local")
+    await_true(lambda: world.names() == {"web.weave.local", "shop.weave.local"})
+    await_true(lambda: not len(watcher._schedule))
+    assert world.router.called("deregister") == []
+    assert world.network.steps.count("prepare") == 1
+
+
+def test_names_given_by_hand_survive_a_look(world):
+    """A watcher that begins anew takes away the names that a rename left, not those that dns-add gave."""
+    container = world.docker.run(name="web")
+    world.router.claim(container.id, A)
+    world.attachment.keep_names(container.id, [Added("shop.weave.local")])
+    world.attachment.attach(container.id, (A,), ("old.weave.local",))
+    world.watching()
+    await_true(lambda: world.names() == {"web.weave.local", "shop.weave.local"})
+
+
+def test_names_given_by_hand_to_others_come_back(world):
+    """A container that is not attached has its names again when it is started again."""
+    watcher = world.watching()
+    container = world.docker.run(entrypoint=("sh",), name="theirs")
+    await_true(lambda: container.id in watcher.state.left_alone)
+    world.attachment.keep_names(container.id, [Added("shop.weave.local", A)])
+    world.docker.die(container.id)
+    world.docker.start(container.id)
+    await_true(lambda: world.names() == {"shop.weave.local"})
 
 
 def test_rename_that_nobody_saw_moves_the_name(world):

@@ -43,7 +43,7 @@ def attachment(settings: Settings, tally: Tally | None = None) -> Attachment:
     return Attachment(docker=docker(settings), router=router(settings),
                       network=NetlinkNetwork(settings.bridge, settings.mtu), run_dir=settings.run_dir,
                       rewrite_hosts=settings.rewrite_hosts, multicast_route=settings.multicast_route,
-                      tally=tally)
+                      tally=tally, state_dir=settings.state_dir)
 
 
 def watcher(settings: Settings, tally: Tally | None = None) -> Watcher:

@@ -13,9 +13,11 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 from pathlib import Path
 
 from weavemw import allocation
+from weavemw.added import Added, AddedNames
 from weavemw.container import Container
 from weavemw.context import Lease
 from weavemw.docker import Docker
@@ -30,6 +32,8 @@ from weavemw.tally import ALLOCATE, ALLOCATE_FAILURES, ATTACH, ATTACH_FAILURES, 
 __all__ = ["Attachment", "NotRunning", "Swept", "is_container_id"]
 
 _log = logging.getLogger(__name__)
+
+Address = IPv4Address | IPv6Address
 _INCARNATIONS = 3
 
 
@@ -49,17 +53,20 @@ class Swept:
 class Attachment:
     """Attaches containers of one daemon to one network, with a router's addresses and names.
 
-    ``run_dir`` is for locks; it is the same for all processes of a host. ``tally`` counts.
+    ``run_dir`` is for locks, ``state_dir`` (by default the same) for names given by hand; they are the same for all
+    processes of a host. ``tally`` counts.
     """
 
     def __init__(self, *, docker: Docker, router: Router, network: Network, run_dir: Path,
-                 rewrite_hosts: bool = True, multicast_route: bool = True, tally: Tally | None = None) -> None:
+                 rewrite_hosts: bool = True, multicast_route: bool = True, tally: Tally | None = None,
+                 state_dir: Path | None = None) -> None:
         self.docker = docker
         self.router = router
         self.network = network
         self.rewrite_hosts = rewrite_hosts
         self.multicast_route = multicast_route
         self.tally = tally or Tally()
+        self.added = AddedNames(Path(state_dir or run_dir) / "names")
         self._locks = Locks(Path(run_dir) / "locks")
         self._swept_names: set[str] = set()
 
@@ -108,10 +115,35 @@ class Attachment:
         return found is not None and found.attached
 
     def rename(self, container_id: str, addresses: Iterable[Interface], names: Iterable[str]) -> None:
-        """Let the addresses have these names and no others."""
+        """Let the addresses have these names, those given by hand, and no others; what stays is never away."""
         with self.lock(container_id):
-            self.router.deregister(container_id)
-            self._name(self.docker.inspect(container_id), tuple(addresses), names)
+            wanted = self._name(self.docker.inspect(container_id), tuple(addresses), names)
+            for address, fqdn in self.registered(container_id) - {(one.ip, _plain(name)) for one, name in wanted}:
+                self.router.deregister(container_id, ip_interface(address), fqdn)
+
+    def registered(self, container_id: str) -> set[tuple[Address, str]]:
+        """What the container resolves by now: addresses, and names without their final dot, in small letters."""
+        return {(ip_address(str(row["Addr"])), _plain(str(row["Hostname"]))) for row in self.router.names()
+                if row["ContainerID"] == container_id and not row.get("Tombstone")}
+
+    def keep_names(self, container_id: str, names: Sequence[Added]) -> None:
+        """From the next start on, register these names as well, as long as the container exists. May raise OSError."""
+        with self.lock(container_id):
+            self.added.add(container_id, names)
+
+    def keep_names_no_more(self, container_id: str, fqdn: str = "", address: Interface | None = None) -> None:
+        """Forget those that match. May raise OSError."""
+        with self.lock(container_id):
+            self.added.remove(container_id, fqdn, address)
+
+    def names_by_hand(self, container_id: str) -> tuple[str, ...]:
+        """The names that were given to the container by hand."""
+        return tuple(one.fqdn for one in self.added.of(container_id))
+
+    def restore_names(self, container_id: str) -> None:
+        """Register what was given by hand to a running container that is not attached."""
+        for one in self.added.of(container_id):
+            self._register(container_id, [(address, one.fqdn) for address in one.at(())])
 
     def detach(self, container_id: str) -> bool:
         """Take the container off the network: first its interface, then its names; the addresses stay its own.
@@ -128,6 +160,7 @@ class Attachment:
         with self.lock(container_id):
             self.detach(container_id)
             self.router.release(container_id)
+            self.added.forget(container_id)
 
     def sweep(self) -> Swept:
         """Remove interfaces and names of containers that don't run, and addresses of those that are gone.
@@ -199,13 +232,19 @@ class Attachment:
             with _logged(f"names of container {container.short_id} stay", RouterError):
                 self.router.deregister(container.id)
 
-    def _name(self, container: Container, addresses: Sequence[Interface], names: Iterable[str]) -> None:
+    def _name(self, container: Container, addresses: Sequence[Interface],
+              names: Iterable[str]) -> list[tuple[Interface, str]]:
         known = tuple(names)
         if self.rewrite_hosts:
             hosts.rewrite(container, addresses, known)
-        for address in addresses:
-            for name in known:
-                self.router.register(container.id, address, name)
+        own = (Added(name) for name in known)
+        wanted = [(address, one.fqdn) for one in (*own, *self.added.of(container.id)) for address in one.at(addresses)]
+        self._register(container.id, wanted)
+        return wanted
+
+    def _register(self, container_id: str, wanted: Iterable[tuple[Interface, str]]) -> None:
+        for address, name in wanted:
+            self.router.register(container_id, address, name)
 
     # Sweeping: what may be an orphan is listed first, who runs is asked after that,
     # and again under the lock, so that nothing made meanwhile is taken for an orphan.
@@ -235,7 +274,7 @@ class Attachment:
             return orphaned
 
     def _sweep_addresses(self) -> int:
-        owners = {one for one in self.router.owned() if is_container_id(one)}
+        owners = {one for one in (*self.router.owned(), *self.added.owners()) if is_container_id(one)}
         gone = owners.difference(self.docker.container_ids(everything=True))
         for container_id in gone:
             self.release(container_id)
@@ -262,6 +301,10 @@ class Attachment:
 def is_container_id(owner: str) -> bool:
     """Whether an owner at the router is a container, and not one of the router's own ("weave:expose")."""
     return len(owner) == 64 and all(letter in "0123456789abcdef" for letter in owner)
+
+
+def _plain(name: str) -> str:
+    return name.lower().removesuffix(".")
 
 
 @contextlib.contextmanager

@@ -52,7 +52,7 @@ class Docker(Protocol):
         """Remove by force, with anonymous volumes; no error if it is gone."""
 
     def events(self, since: float | None = None) -> Iterator[Mapping[str, Any]]:
-        """Container events from now on, or since a Unix time; ends when the daemon does."""
+        """Events of containers and networks from now on, or since a Unix time; ends when the daemon does."""
 
 
 class DockerClient:
@@ -91,7 +91,7 @@ class DockerClient:
         self._call("DELETE", f"/containers/{_segment(container)}?force=1&v=1", also=(404, 409))
 
     def events(self, since: float | None = None) -> Iterator[Mapping[str, Any]]:
-        filters = quote(json.dumps({"type": ["container"]}))
+        filters = quote(json.dumps({"type": ["container", "network"]}))
         when = f"&since={since:.9f}" if since else ""
         with self._stream(f"/events?filters={filters}{when}") as reply:
             try:

@@ -97,6 +97,13 @@ class FakeDocker(_Fake):
         """It has another name."""
         self._change("rename", container_id, name=name)
 
+    def connect(self, container_id: str, *aliases: str) -> None:
+        """It is on a further network, with these aliases."""
+        before = self.containers[container_id]
+        self.containers[container_id] = dataclasses.replace(before, aliases=(*before.aliases, *aliases))
+        self._tell({"Type": "network", "Action": "connect", "Actor": {"ID": "0" * 64, "Attributes": {
+            "container": container_id, "name": "shop", "type": "bridge"}}})
+
     def emit(self, action: str, container_id: str) -> None:
         """Tell listeners of something that changes nothing here ("unpause", "exec_create: sh", …)."""
         self._emit(action, self.containers[container_id])
@@ -176,9 +183,12 @@ class FakeDocker(_Fake):
         return changed
 
     def _emit(self, action: str, container: Container) -> None:
+        self._tell({"Type": "container", "Action": action,
+                    "Actor": {"ID": container.id, "Attributes": {"name": container.name}}})
+
+    def _tell(self, event: dict[str, Any]) -> None:
         now = time.time_ns()
-        event = {"Type": "container", "Action": action, "time": now // 10**9, "timeNano": now,
-                 "Actor": {"ID": container.id, "Attributes": {"name": container.name}}}
+        event |= {"time": now // 10**9, "timeNano": now}
         with self._lock:
             self.history.append(event)
             for listener in self._listeners:
@@ -243,10 +253,11 @@ class FakeRouter(_Fake):
         with self._lock:
             self.records.add((container_id, address, fqdn))
 
-    def deregister(self, container_id: str) -> None:
-        self._called("deregister", container_id)
+    def deregister(self, container_id: str, address: Interface | None = None, fqdn: str = "") -> None:
+        self._called("deregister", container_id, *([address, fqdn] if address or fqdn else []))
         with self._lock:
-            self.records = {record for record in self.records if record[0] != container_id}
+            self.records = {record for record in self.records if record[0] != container_id
+                            or (address and record[1].ip != address.ip) or fqdn not in ("", record[2])}
 
     def names(self) -> tuple[Mapping[str, object], ...]:
         self._called("names")

@@ -112,6 +112,7 @@ class Watcher:
         self._schedule = Schedule()
         self._unnamed: set[str] = set()  # running, but it's not known whether their names are registered
         self._renamed: set[str] = set()
+        self._connected_to: set[str] = set()  # or disconnected from some network
         self._registered: dict[str, set[str]] = {}
         self._names: dict[str, str] = {}
         self._stopping = threading.Event()
@@ -199,10 +200,19 @@ class Watcher:
 
     def _heard(self, event: Mapping[str, Any]) -> None:
         action = str(event.get("Action") or event.get("status") or "")
-        container_id = str((event.get("Actor") or {}).get("ID") or event.get("id") or "")
-        if action in _ACTIONS and container_id:
+        actor = event.get("Actor") or {}
+        if event.get("Type") == "network":
+            self._heard_of_network(action, str((actor.get("Attributes") or {}).get("container") or ""))
+        elif action in _ACTIONS and (container_id := str(actor.get("ID") or event.get("id") or "")):
+            self._connected_to.discard(container_id)  # a start comes after its connects, and names it anyway
             if action == "rename":
                 self._renamed.add(container_id)
+            self._schedule.put(container_id)
+
+    def _heard_of_network(self, action: str, container_id: str) -> None:
+        """What is connected has other aliases."""
+        if action in ("connect", "disconnect") and container_id:
+            self._connected_to.add(container_id)
             self._schedule.put(container_id)
 
     # Work: whatever the state of a container is, make it as it should be
@@ -279,8 +289,10 @@ class Watcher:
             state.left_alone.pop(container_id, None)
             self._names.pop(container_id, None)
             self._unnamed.discard(container_id)
+            self._connected_to.discard(container_id)
 
     def _detach(self, container: Container) -> None:
+        self._connected_to.discard(container.id)
         with self._at_the_router(container.id):
             self._count("detached", self.attachment.detach(container.id))
 
@@ -295,7 +307,7 @@ class Watcher:
 
     def _attach(self, container: Container) -> None:
         attached = self.attachment.is_attached(container)
-        if attached and container.id not in self._unnamed | self._renamed:
+        if attached and container.id not in self._unnamed | self._renamed | self._connected_to:
             return
         lease = self.attachment.allocate(container, promised_to(container), timeout=0)
         names = self.names_for(container)
@@ -306,10 +318,13 @@ class Watcher:
                 self._count("attached")
         self._unnamed.discard(container.id)
         self._renamed.discard(container.id)
+        self._connected_to.discard(container.id)
 
     def _has_old_names(self, container: Container, names: Iterable[str]) -> bool:
         before = self._registered.pop(container.id, set())
-        return container.id in self._renamed or not before <= set(map(_plain, names))
+        if container.id in self._renamed | self._connected_to:
+            return True
+        return not before <= {_plain(name) for name in (*names, *self.attachment.names_by_hand(container.id))}
 
     def _given_by_hand(self, container: Container) -> tuple[Interface, ...]:
         """The addresses of one that is not ours and was attached by hand; the sweep asks again if the router is away.
@@ -333,6 +348,7 @@ class Watcher:
                 self._count("attached")
 
     def _leave_alone(self, container: Container) -> None:
+        self.attachment.restore_names(container.id)
         if container.id in self.state.left_alone:
             return
         reason = self.why_alone(container)

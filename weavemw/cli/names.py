@@ -13,7 +13,8 @@ import dns.query
 import dns.rcode
 import dns.rdatatype
 
-from weavemw import hostnames
+from weavemw import assembly, hostnames
+from weavemw.added import Added
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.router import router_text
 from weavemw.errors import BadRequest, RouterError, RouterUnreachable, WeaveError
@@ -54,6 +55,8 @@ def dns_add(weave: Invocation, words: tuple[str, ...], fqdn: str) -> None:
     addresses = asked.addresses or router.addresses(owner)
     if not addresses:
         raise WeaveError(f"{asked.container} has no address on the weave network")
+    if asked.container and (fqdn or asked.addresses):
+        _keep(weave, owner, [Added(name, address) for name in names for address in asked.addresses or (None,)])
     for address in addresses:
         for name in names:
             router.register(owner, address, name)
@@ -76,6 +79,8 @@ def dns_remove(weave: Invocation, words: tuple[str, ...], fqdn: str) -> None:
     owner = weave.docker().inspect(asked.container).id if asked.container else EXTERN
     name = _in_domain(fqdn, router.domain()) if fqdn else ""
     for address in asked.addresses or (None,):
+        if asked.container:
+            _keep_no_more(weave, owner, name, address)
         router.deregister(owner, address, name)
 
 
@@ -159,6 +164,22 @@ def _owner_and_names(weave: Invocation, router: RouterClient, asked: Wanted, fqd
     if not names:
         raise BadRequest(f"{asked.container} has no name in {domain}: give one by -h")
     return container.id, names
+
+
+def _keep(weave: Invocation, container_id: str, names: Sequence[Added]) -> None:
+    try:
+        assembly.attachment(weave.settings()).keep_names(container_id, names)
+    except OSError as error:
+        click.echo(f"the name lasts until the container stops: can't write {error.filename}: {error.strerror}",
+                   err=True)
+
+
+def _keep_no_more(weave: Invocation, container_id: str, name: str, address: Interface | None) -> None:
+    try:
+        assembly.attachment(weave.settings()).keep_names_no_more(container_id, name, address)
+    except OSError as error:
+        click.echo(f"the name is back when the container starts: can't write {error.filename}: {error.strerror}",
+                   err=True)
 
 
 def _in_domain(fqdn: str, domain: str) -> str:

@@ -112,7 +112,8 @@ def _remove_sockets(sockets: Iterable[listeners.Listener]) -> Iterator[str]:
 def _remove_files(settings: Settings, containers: list[dict[str, Any]] | None) -> Iterator[str]:
     for path in (*(settings.state_dir / name for name in _STATE), *(settings.run_dir / name for name in _RUN)):
         path.unlink(missing_ok=True)
-    _remove_tree(settings.run_dir / "locks")
+    for tree in (settings.run_dir / "locks", settings.state_dir / "names"):
+        _remove_tree(tree)
     yield from _remove_wait_programs(settings.state_dir / "wait", containers)
     for directory in (settings.state_dir / "wait", settings.state_dir, settings.run_dir):
         yield from _removed(directory)

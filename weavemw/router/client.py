@@ -56,8 +56,8 @@ class Router(Protocol):
     def register(self, container_id: str, address: Interface, fqdn: str) -> None:
         """Make ``fqdn`` resolve to the address."""
 
-    def deregister(self, container_id: str) -> None:
-        """Remove the container's names."""
+    def deregister(self, container_id: str, address: Interface | None = None, fqdn: str = "") -> None:
+        """Remove the container's names: all, or those of an address, or one of them."""
 
     def names(self) -> tuple[Mapping[str, object], ...]:
         """All names: ``ContainerID``, ``Addr``, ``Hostname``, …"""

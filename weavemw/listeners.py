@@ -22,8 +22,8 @@ from pathlib import Path
 from weavemw import ports
 from weavemw.errors import SettingsError
 
-__all__ = ["Listener", "Network", "Tcp", "Unix", "bind", "is_allowed", "networks", "parse", "ping", "same_endpoint",
-           "serves"]
+__all__ = ["Listener", "Network", "Tcp", "Unix", "bind", "connect", "is_allowed", "networks", "parse", "ping",
+           "same_endpoint", "serves"]
 
 _TCP = re.compile(r"(?:tcp://)?(?:\[(?P<six>[^\]]*)\]|(?P<host>[^:/\[\]]*)):(?P<port>[0-9]+)/?")
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
@@ -111,7 +111,7 @@ def same_endpoint(one: Listener, other: Listener) -> bool:
 def ping(listener: Listener, timeout: float = 5.0) -> bool:
     """Whether Docker answers ``GET /_ping`` with 200 through a listener, within ``timeout`` seconds."""
     try:
-        with _connect(listener, timeout) as sock:
+        with connect(listener, timeout) as sock:
             sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
             return sock.recv(12) == b"HTTP/1.1 200"
     except OSError:
@@ -126,7 +126,7 @@ def serves(listener: Listener, *, guarded: bool = False, timeout: float = 5.0) -
     if not guarded or isinstance(listener, Unix):
         return ping(listener, timeout)
     try:
-        with _connect(listener, timeout) as sock:
+        with connect(listener, timeout) as sock:
             sock.shutdown(socket.SHUT_WR)
             sock.recv(1)
     except ConnectionResetError:
@@ -136,7 +136,8 @@ def serves(listener: Listener, *, guarded: bool = False, timeout: float = 5.0) -
     return True
 
 
-def _connect(listener: Listener, timeout: float) -> socket.socket:
+def connect(listener: Listener, timeout: float) -> socket.socket:
+    """A connection to a listener, with a limit in seconds for all that is done on it. Raises ``OSError``."""
     if isinstance(listener, Tcp):
         there = listener.seen_from()
         return socket.create_connection((there.host, there.port), timeout)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 
 import pytest
 
-from weavemw.cli.shell import assignments, client_endpoint, entering, restoring, shell_family
+from weavemw.cli.shell import assignments, client_endpoint, entering, mending, restoring, shell_family
 from weavemw.listeners import parse
 
-_PROXY = "tcp://127.0.0.1:12375"
+_PROXY = "tcp://0.0.0.0:12375"
 
 
 @pytest.mark.parametrize(("listening", "environ", "endpoint"), [
@@ -35,48 +36,83 @@ def test_clients_are_told_an_address_that_they_can_connect_to(listening: str, en
     pytest.param({"A": "x", "B": ""}, "csh", "setenv A x; setenv B '';", id="csh sets"),
     pytest.param({"A": None}, "csh", "unsetenv A;", id="csh unsets"),
     pytest.param({"A": "a b;c"}, "sh", "export A='a b;c'", id="values are quoted"),
+    pytest.param({"A": r"it's a\b"}, "fish", r"set -gx A 'it\'s a\\b';", id="in fish with backslashes"),
 ])
 def test_each_shell_gets_its_own_words(changes: dict[str, str | None], shell: str, line: str) -> None:
     """One line that the shell evaluates, whatever the value."""
     assert assignments(changes, shell) == line
 
 
-@pytest.mark.parametrize(("program", "family"), [
-    ("/bin/bash", "sh"), ("/usr/bin/zsh", "sh"), ("", "sh"), ("/usr/bin/fish", "fish"), ("/bin/tcsh", "csh"),
-    ("csh", "csh"),
+@pytest.mark.parametrize(("parent", "login", "family"), [
+    ("bash", "/usr/bin/fish", "sh"), ("zsh", "/bin/zsh", "sh"), ("fish", "/bin/bash", "fish"),
+    ("tcsh", "/bin/bash", "csh"), ("csh", "", "csh"), ("sudo", "/usr/bin/fish", "fish"), ("sudo", "/bin/xonsh", "sh"),
+    ("", "", "sh"),
 ])
-def test_the_shell_is_known_by_its_path(program: str, family: str) -> None:
-    """``SHELL`` decides; what is unknown is taken for a Bourne shell."""
-    assert shell_family(program) == family
+def test_the_shell_is_the_one_that_calls(parent: str, login: str, family: str) -> None:
+    """A script of sh stays one where the login shell is fish; what is unknown is taken for a Bourne shell."""
+    assert shell_family(parent, login) == family
 
 
-def _evaluated(environ: dict[str, str], changes: dict[str, str | None]) -> dict[str, str]:
+#: How each shell evaluates what a command prints, as `weave env --help` has it.
+_EVALUATE = {"sh": 'eval "$(cat)"', "dash": 'eval "$(cat)"', "bash": 'eval "$(cat)"', "zsh": 'eval "$(cat)"',
+             "fish": "eval (cat)", "tcsh": "eval `cat`"}
+
+
+def _evaluated(shell: str, environ: dict[str, str], changes: dict[str, str | None]) -> dict[str, str]:
     """The environment after a real shell has evaluated the changes."""
-    script = f"{assignments(changes, 'sh')}\nenv -0"
-    done = subprocess.run(["/bin/sh", "-c", script], env=environ, capture_output=True, text=True, check=True)
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"{shell} is not installed")
+    options = ["-f"] if shell in ("tcsh", "zsh") else ["--no-config"] if shell == "fish" else []
+    line = assignments(changes, shell_family(shell))
+    done = subprocess.run([program, *options, "-c", f"{_EVALUATE[shell]}; /usr/bin/env -0"], env=environ, text=True,
+                          input=line, capture_output=True, check=True, timeout=20)
+    assert done.stderr == ""
     pairs = (each.partition("=") for each in done.stdout.split("\0") if each)
     return {name: value for name, _, value in pairs if "DOCKER" in name}
 
 
+_ENGINE = {"DOCKER_HOST": "tcp://vm:2376", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": r"/my c\\e'r$t",
+           "DOCKER_CONTEXT": "x"}
+
+
+@pytest.mark.parametrize("shell", _EVALUATE)
+@pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("before", [
     pytest.param({}, id="nothing"),
     pytest.param({"DOCKER_HOST": "unix:///run/other.sock"}, id="another engine"),
-    pytest.param({"DOCKER_HOST": "tcp://vm:2376", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/c",
-                  "DOCKER_CONTEXT": "x"}, id="an engine with TLS"),
+    pytest.param({"DOCKER_CONTEXT": "x", "DOCKER_TLS": "1"}, id="a context"),
+    pytest.param(_ENGINE, id="an engine with TLS"),
 ])
-def test_restoring_gives_back_what_was_there_first(before: dict[str, str]) -> None:
-    """However often a shell evaluates `weave env`, one `weave env --restore` undoes it all, a second one nothing."""
+def test_restoring_gives_back_what_was_there_first(shell: str, tls: bool, before: dict[str, str]) -> None:
+    """However often a shell evaluates `weave env`, and whatever is set after that, `weave env --restore` undoes it."""
     environ = before
     for _ in range(3):
-        environ = _evaluated(environ, entering(environ, [parse(_PROXY)]))
-        assert environ["DOCKER_HOST"] == _PROXY
-    environ = _evaluated(environ, restoring(environ, [_PROXY]))
+        environ = _evaluated(shell, environ, entering(environ, [parse(_PROXY)], tls=tls))
+        assert environ["DOCKER_HOST"].endswith(":12375")
+        assert "DOCKER_CONTEXT" not in environ
+        assert tls or not {"DOCKER_TLS_VERIFY", "DOCKER_TLS"} & set(environ)
+    environ |= {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/other"}
+    environ = _evaluated(shell, environ, restoring(environ, [_PROXY]))
     assert environ == before
     assert restoring(environ, [_PROXY]) == {}
 
 
+@pytest.mark.parametrize(("environ", "line"), [
+    pytest.param({}, "", id="not led there"),
+    pytest.param({"DOCKER_HOST": "unix:///run/docker.sock", "ORIG_DOCKER_HOST": ""}, "", id="no longer led there"),
+    pytest.param({"DOCKER_HOST": _PROXY}, "unset DOCKER_HOST", id="led there by hand"),
+    pytest.param({"DOCKER_HOST": _PROXY, "ORIG_DOCKER_HOST": "x"}, "weave env --restore", id="led there by weave env"),
+])
+def test_the_line_that_mends_the_shell(environ: dict[str, str], line: str) -> None:
+    """It does, also where nothing remembers what was there before."""
+    found = mending(environ, [_PROXY])
+    assert line in found
+    assert bool(line) == bool(found)
+
+
 def test_a_shell_that_was_pointed_at_the_proxy_by_hand_gets_the_default_back() -> None:
     """The proxy itself is never remembered as what was there before."""
-    environ = {"DOCKER_HOST": _PROXY}
-    assert entering(environ, [parse(_PROXY)]) == {"DOCKER_HOST": _PROXY, "ORIG_DOCKER_HOST": ""}
+    environ = {"DOCKER_HOST": "tcp://127.0.0.1:12375"}
+    assert entering(environ, [parse(_PROXY)]) == {**environ, "ORIG_DOCKER_HOST": ""}
     assert restoring(environ, [_PROXY]) == {"DOCKER_HOST": None}

@@ -12,7 +12,7 @@ import click
 
 from weavemw import exposure, listeners, runfile
 from weavemw.cli import configuration, peers, sources
-from weavemw.cli.command import Invocation, points_at, verb
+from weavemw.cli.command import Invocation, verb
 from weavemw.cli.options import (
     on_command_line,
     peer_options,
@@ -25,9 +25,10 @@ from weavemw.cli.options import (
     router_options,
 )
 from weavemw.cli.router import router_serves
+from weavemw.cli.shell import mending
 from weavemw.docker import DockerClient
 from weavemw.errors import Conflict, WeaveError
-from weavemw.settings import Settings
+from weavemw.settings import DEFAULT_LISTENERS, Settings
 from weavemw.supervisor import PROXY, ROUTER, Supervisor, python_environ
 
 __all__ = ["launch", "launch_proxy", "launch_router", "proxy_serves", "stop", "stop_proxy", "stop_router",
@@ -209,9 +210,9 @@ def _refuse_second(weave: Invocation, settings: Settings) -> None:
 
 def _refuse_second_proxy(weave: Invocation, settings: Settings) -> None:
     if proxy := weave.proxy:
-        raise Conflict(f"weave proxy is already running (pid {proxy['pid']})")
+        raise Conflict(f"weave proxy is already running (pid {proxy['pid']}); `weave stop-proxy` stops it")
     if _supervisor(settings).is_running(PROXY):
-        raise Conflict("weave proxy is already running")
+        raise Conflict("weave proxy is already running; `weave stop-proxy` stops it")
 
 
 def proxy_serves(settings: Settings) -> bool:
@@ -230,9 +231,8 @@ def stop_running_proxy(weave: Invocation, settings: Settings) -> None:
         _end(weave, proxy["pid"])
     if not (proxy or stopped):
         click.echo("weave proxy is not running", err=True)
-    if proxy and points_at(weave.environ.get("DOCKER_HOST", ""), proxy.get("listeners", ())):
-        click.echo("weave: warning: DOCKER_HOST still points at the proxy; this mends the shell: "
-                   'eval "$(weave env --restore)"', err=True)
+    if mend := mending(weave.environ, (*(proxy or {}).get("listeners", ()), *DEFAULT_LISTENERS)):
+        _warn(f"DOCKER_HOST still points at the proxy; this mends the shell: {mend}")
 
 
 def _end(weave: Invocation, pid: int) -> None:

@@ -147,7 +147,7 @@ class SharedTally(Tally):
         if began := before.get((STREAMS, ())):
             ended = self._new((STREAMS_ENDED, ()))
             ended.value = began
-            self._write(ended.key, began, 0.0)
+            self._write(ended.key, began, 0.0)  # type: ignore[no-untyped-call]
 
 
 def read_shared(directory: Path) -> dict[Cell, float]:

@@ -84,7 +84,7 @@ def engine() -> Engine:
 @pytest.fixture
 def settings(tmp_path: Path) -> RouterSettings:
     """A router that touches nothing but loopback: no bridge, ports of the kernel's choice."""
-    return RouterSettings(state_dir=tmp_path / "state", http_address="127.0.0.1:0", bridge="",
+    return RouterSettings(state_dir=tmp_path / "state", run_dir=tmp_path / "run", http_address="127.0.0.1:0", bridge="",
                           dns_listen=("127.0.0.1",), dns_port=free_port(), upstream=("127.0.0.1:9",),
                           nickname="host1", force=True)
 

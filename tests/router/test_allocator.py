@@ -51,6 +51,17 @@ def test_lowest_first(make: Callable[..., Allocator]) -> None:
     assert [str(allocator.allocate(owner)) for owner in "abc"] == ["10.32.0.1/12", "10.32.0.2/12", "10.32.0.3/12"]
 
 
+def test_use_is_counted_by_range(make: Callable[..., Allocator]) -> None:
+    """What is held of each range; records outside of them don't count."""
+    allocator = make("10.32.0.0/24", range6="fd00:10::/64")
+    for owner in "abc":
+        allocator.allocate(owner)
+    allocator.claim("a", ip_interface("10.32.0.255/16"))
+    allocator.claim("a", ip_interface("10.33.0.1/16"))
+    allocator.claim("b", ip_interface("fd00:10::7/64"))
+    assert allocator.in_use() == {"10.32.0.0/24": 4, "fd00:10::/64": 1}
+
+
 def test_same_owner_same_address(make: Callable[..., Allocator]) -> None:
     """An owner that asks again gets the address that it has."""
     allocator = make()

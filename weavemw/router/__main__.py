@@ -14,7 +14,6 @@ import click
 from weavemw import logs
 from weavemw.errors import BadRequest, SettingsError, WeaveError
 from weavemw.router.allocator import parse_subnet
-from weavemw.router.main import run
 from weavemw.router.settings import RouterSettings, network_setting
 
 
@@ -58,6 +57,8 @@ _V4, _V6 = _Network(IPv4Network), _Network(IPv6Network)
 @click.option("--resolv-conf", type=click.Path(path_type=Path), default=_D.resolv_conf, show_default=True)
 @click.option("--http-addr", "http_address", default=_D.http_address, show_default=True, metavar="HOST:PORT")
 @click.option("--state-dir", type=click.Path(path_type=Path), default=_D.state_dir, show_default=True)
+@click.option("--run-dir", type=click.Path(path_type=Path), default=_D.run_dir, show_default=True,
+              help="The proxy's, whose metrics are shown too.")
 @click.option("--docker-host", default=_D.docker_host, show_default=True)
 @click.option("--docker-bridge", default=_D.docker_bridge, show_default=True)
 @click.option("--bridge", default=_D.bridge, show_default=True, help="Name of the weave bridge; empty for none.")
@@ -67,6 +68,8 @@ _V4, _V6 = _Network(IPv4Network), _Network(IPv6Network)
 @click.option("--log-level", default=_D.log_level, show_default=True)
 def main(**options: Any) -> None:
     """Run the weave router in the foreground: addresses, names, DNS and the bridge of this host."""
+    from weavemw.router.main import run  # not for `weave --help`, which shows these options: it takes its time
+
     try:
         settings = RouterSettings(**options)
         logs.configure(settings.log_level)

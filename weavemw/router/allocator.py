@@ -120,6 +120,10 @@ class Allocator:
         """How many addresses are held, records outside of the ranges included."""
         return self._store.lease_count()
 
+    def in_use(self) -> dict[str, int]:
+        """How many addresses of each range are held."""
+        return {str(network): self._store.leases_between(*_bounds(network)) for network in self.ranges}
+
     def _check_within(self, subnet: Network) -> None:
         low, high = _bounds(subnet)
         if not any(first <= low and high <= last for first, last in self._bounds):

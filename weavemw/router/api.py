@@ -12,13 +12,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from weavemw.errors import BadRequest, WeaveError
 from weavemw.router.allocator import parse_address, parse_interface, parse_subnet
 from weavemw.router.client import Interface
+from weavemw.router.metrics import API_REQUESTS
 from weavemw.router.service import DnsFacts, RouterService
 from weavemw.router.status import columns, formatted, overview
 from weavemw.router.store import Network
+from weavemw.tally import Tally
 
 __all__ = ["make_app"]
 
@@ -29,7 +32,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def make_app(service: RouterService) -> web.Application:
     """The API of a router as an aiohttp application."""
-    app = web.Application(client_max_size=65536)
+    app = web.Application(client_max_size=65536, middlewares=[_counting(service.tally)])
     for method, path, handler in _routes(service):
         app.router.add_route(method, path, _answering(handler))
     return app
@@ -67,7 +70,26 @@ def _routes(service: RouterService) -> list[tuple[str, str, Handler]]:
         ("GET", "/status/dns", router.dns),
         ("GET", "/status/ipam", router.ipam),
         ("GET", "/report", router.report),
+        ("GET", "/metrics", router.metrics),
     ]
+
+
+def _counting(tally: Tally) -> Middleware:
+    @web.middleware
+    async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
+        resource, status = request.match_info.route.resource, 500
+        try:
+            response = await handler(request)
+            status = response.status
+            return response
+        except web.HTTPException as error:
+            status = error.status
+            raise
+        finally:
+            method, path = (request.method, resource.canonical) if resource else ("other", "other")
+            tally.add(API_REQUESTS, (method, path, str(status)))
+
+    return count
 
 
 def _answering(handler: Handler) -> Handler:
@@ -212,6 +234,10 @@ class _Router:
     async def report(self, request: web.Request) -> web.Response:
         report, template = await self._service.report(), request.query.get("format")
         return web.Response(text=formatted(report, template)) if template else web.json_response(report)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        body, content_type = await self._service.metrics(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
 
 def host_port(host: str, port: int) -> str:

@@ -120,7 +120,8 @@ def _service(settings: RouterSettings, database: Database, docker: Docker) -> Ro
         allocator.fit()
         peer = peer_name(store)
     names = Names(database, Zone(settings.dns_domain, settings.dns_ttl, settings.ranges))
-    return RouterService(allocator, names, GroupCommit(database, on_loss=names.load), docker, peer, settings.nickname)
+    return RouterService(allocator, names, GroupCommit(database, on_loss=names.load), docker, peer, settings.nickname,
+                         run_dir=settings.run_dir)
 
 
 async def _keep_open(settings: RouterSettings) -> None:
@@ -154,7 +155,7 @@ async def _serve_dns(settings: RouterSettings, service: RouterService, stack: As
     dns = _Dns(settings, service.names.zone, service.docker)
     stack.push_async_callback(dns.server.close)
     await dns.look()
-    service.dns = dns.facts
+    service.dns, service.dns_counts = dns.facts, dns.server.counts
     looking = asyncio.create_task(dns.keep_looking())
     stack.callback(looking.cancel)
 

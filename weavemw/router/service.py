@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import weavemw
 from weavemw.docker import Docker
 from weavemw.errors import DockerError, DockerUnreachable
+from weavemw.metrics import exposed, of_proxy
 from weavemw.router.allocator import Allocator
 from weavemw.router.client import Interface
 from weavemw.router.commit import GroupCommit
+from weavemw.router.metrics import ALLOCATE, DnsCounts, Facts, of_router
 from weavemw.router.names import Names, Record
 from weavemw.router.store import Address, Network, Store
+from weavemw.tally import Tally
 
 __all__ = ["DnsFacts", "RouterService", "peer_name"]
 
@@ -41,6 +45,8 @@ class DnsFacts:
 class RouterService:
     """What the HTTP API does. ``dns`` gives the facts of the DNS server, or ``None`` with DNS off.
 
+    ``run_dir`` is the proxy's, whose metrics are shown with the router's own.
+
     Docker is asked ``docker_questions`` things at a time, and has ``docker_limit`` seconds to answer.
     """
 
@@ -51,16 +57,20 @@ class RouterService:
     peer: str
     nickname: str = ""
     dns: Callable[[], DnsFacts | None] = lambda: None
+    dns_counts: Mapping[str, DnsCounts] = field(default_factory=dict)
+    run_dir: Path | None = None
     docker_questions: int = 8
     docker_limit: float = 5.0
     targets: dict[str, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.tally = Tally()
         self._askers = ThreadPoolExecutor(self.docker_questions, "docker")
 
     async def allocate(self, owner: str, subnet: Network | None = None) -> Interface:
         """See :meth:`Allocator.allocate`; durable when it returns, as all changes here are."""
-        return await self.writer.run(lambda: self.allocator.allocate(owner, subnet))
+        with self.tally.timing(ALLOCATE):
+            return await self.writer.run(lambda: self.allocator.allocate(owner, subnet))
 
     async def claim(self, owner: str, interface: Interface) -> None:
         """See :meth:`Allocator.claim`."""
@@ -102,6 +112,13 @@ class RouterService:
                   "Peers": [{"Name": self.peer, "NickName": self.nickname, "Connections": []}]}
         return {"Version": weavemw.__version__, "Router": router, "IPAM": self._ipam(in_use), "DNS": self._dns()}
 
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        """What Prometheus is to know of router and proxy, in the format that ``accept`` asks for, and its type."""
+        in_use = await self.writer.run(self.allocator.in_use)
+        sizes = {str(network): network.num_addresses for network in self.allocator.ranges}
+        facts = Facts(sizes, in_use, len(self.names), self.dns_counts)
+        return await asyncio.to_thread(self._exposed, facts, accept)
+
     async def close(self) -> None:
         """Finish what was begun."""
         await self.writer.close()
@@ -119,6 +136,10 @@ class RouterService:
             if error.status == 404:
                 return False
             raise
+
+    def _exposed(self, facts: Facts, accept: str) -> tuple[bytes, str]:
+        proxy = of_proxy(self.run_dir) if self.run_dir else ()
+        return exposed((*of_router(self.tally, facts), *proxy), accept)
 
     def _ipam(self, in_use: int) -> dict[str, object]:
         allocator = self.allocator

@@ -31,10 +31,12 @@ class RouterSettings:
     ``bridge``. ``upstream`` are resolvers as host or host:port; without any, those
     of ``resolv_conf`` are asked. ``dns_clients`` are networks that are answered
     besides Docker's and ours. With ``bridge`` empty, none is made. ``force``
-    accepts a range that overlaps a route of the host.
+    accepts a range that overlaps a route of the host. ``run_dir`` is the proxy's,
+    whose metrics are shown with the router's own.
     """
 
     state_dir: Path = Path("/var/lib/weavemw")
+    run_dir: Path = Path("/var/run/weavemw")
     http_address: str = "127.0.0.1:6784"
     range: IPv4Network = DEFAULT_RANGE
     default_subnet: IPv4Network | None = None

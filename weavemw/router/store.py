@@ -103,6 +103,9 @@ class Store(Protocol):
     def lease_count(self) -> int:
         """How many leases there are."""
 
+    def leases_between(self, low: int, high: int) -> int:
+        """How many leases of a range there are between two addresses, both included."""
+
     def put_lease(self, lease: Lease) -> None:
         """Keep a lease, in place of one of the same owner for the same address."""
 
@@ -171,6 +174,9 @@ class MemoryStore:
 
     def lease_count(self) -> int:
         return len(self._leases)
+
+    def leases_between(self, low: int, high: int) -> int:
+        return sum(not lease.outside and low <= lease.key <= high for lease in self._leases.values())
 
     def put_lease(self, lease: Lease) -> None:
         self._leases[lease.key, lease.owner] = lease
@@ -321,6 +327,11 @@ class SqliteStore:
 
     def lease_count(self) -> int:
         return int(self._execute("SELECT count(*) FROM lease").fetchone()[0])
+
+    def leases_between(self, low: int, high: int) -> int:
+        row = self._execute("SELECT count(*) FROM lease WHERE outside = 0 AND key BETWEEN ? AND ?", blob(low),
+                            blob(high)).fetchone()
+        return int(row[0])
 
     def put_lease(self, lease: Lease) -> None:
         self._execute("INSERT INTO lease (key, owner, prefix, outside) VALUES (?, ?, ?, ?) "

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "AddressTaken",
     "BadRequest",
     "ClientGone",
     "Conflict",
@@ -84,6 +85,13 @@ class NetworkError(WeaveError):
 
 class RouterError(WeaveError):
     """The router answered, and said no; the message is the router's own."""
+
+
+class AddressTaken(RouterError):
+    """Somebody else holds the address."""
+
+    def __init__(self, address: str, owner: str) -> None:
+        super().__init__(f"Unable to claim: address {address} is already owned by {owner}")
 
 
 class RouterUnreachable(RouterError):

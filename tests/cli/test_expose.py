@@ -10,7 +10,7 @@ from weavemw.cli import run
 @pytest.mark.parametrize(("arguments", "status", "complaint"), [
     (["expose"], 1, "weave router"),
     (["expose", "web"], 2, "expected [ADDR…], found 'web'"),
-    (["expose", "10.2.1.132"], 1, 'the prefix length is missing, as in "10.2.1.132/32"'),
+    (["expose", "10.2.1.132"], 1, 'the prefix length is missing, as in "10.2.1.132/24"'),
     (["hide"], 1, "weave router"),
     (["hide", "web"], 1, "weave router"),
     (["setup"], 1, "docker.sock did not answer"),

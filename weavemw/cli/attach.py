@@ -15,11 +15,12 @@ import click
 from weavemw import assembly
 from weavemw.attachment import Attachment, NotRunning
 from weavemw.cli.command import Invocation, verb
+from weavemw.cli.mistakes import explained
 from weavemw.cli.names import dns_arguments
 from weavemw.cli.router import call_router
 from weavemw.container import Container
 from weavemw.docker import Docker
-from weavemw.errors import BadRequest, DockerError, WeaveError
+from weavemw.errors import AddressTaken, BadRequest, DockerError, WeaveError
 from weavemw.middleware.cidr import promised_to, shared_network
 from weavemw.network.addresses import Claim, Interface, Subnet, Wanted, parse_one
 from weavemw.network.bridge import EXPOSE, look
@@ -60,7 +61,7 @@ def run(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None:
     """Run a container in the background, attach it when it has started, and print its id.
 
     Without ADDR it gets an address of the default subnet. Its command does not wait for the network: through the
-    proxy it does.
+    proxy it does. The arguments are those of docker run, --rm among them.
 
     \b
     weave run -ti ubuntu
@@ -70,9 +71,13 @@ def run(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None:
     wanted, arguments = split(words)
     if not arguments:
         raise click.UsageError("an image is missing: weave run [ADDR…] IMAGE")
+    _refuse_taken(settings, wanted)
     container_id = _docker_run(weave, settings, [*_dns(settings, arguments), *arguments])
     click.echo(container_id)
-    _attach(settings, container_id, wanted)
+    try:
+        _attach(settings, container_id, wanted)
+    except WeaveError as error:
+        raise WeaveError(_why_unattached(error, container_id[:12], weave)) from error
 
 
 run.context_settings = {"ignore_unknown_options": True, "allow_interspersed_args": False}  # they are docker's
@@ -147,6 +152,8 @@ def ps(weave: Invocation, containers: tuple[str, ...]) -> None:
     """
     settings = weave.settings()
     docker, network = assembly.docker(settings), NetlinkNetwork(settings.bridge)
+    if "" in containers:
+        raise click.UsageError("expected the name or id of a container, found ''")
     for name in containers or (EXPOSE, *docker.container_ids()):
         row = _host_row(settings) if name == EXPOSE else _row(docker, network, name, is_asked=bool(containers))
         if row:
@@ -252,6 +259,21 @@ def _dns(settings: Settings, arguments: Sequence[str]) -> list[str]:
     if settings.with_dns and not address:
         raise WeaveError("--with-dns: the router serves no DNS")
     return dns_arguments(arguments, address, router.domain()) if address else []
+
+
+def _refuse_taken(settings: Settings, wanted: Sequence[Wanted]) -> None:
+    """Before there is a container: after that it would run, without its address."""
+    owned = assembly.router(settings).owned()
+    for claim in (one for one in wanted if isinstance(one, Claim)):
+        for owner, addresses in owned.items():
+            if claim.interface.ip in (address.ip for address in addresses):
+                raise AddressTaken(str(claim.interface), owner)
+
+
+def _why_unattached(error: WeaveError, container: str, weave: Invocation) -> str:
+    if isinstance(error, NotRunning) or error.status == _GONE[0]:
+        return f"{container} ended before it could be attached"
+    return f"{explained(error, weave)}; {container} runs, without the weave network"
 
 
 def _docker_run(weave: Invocation, settings: Settings, arguments: Sequence[str]) -> str:

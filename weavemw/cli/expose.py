@@ -9,13 +9,13 @@ import click
 from weavemw import assembly, hostnames, wait
 from weavemw.cli.attach import echo_addresses, selected, split
 from weavemw.cli.command import Invocation, verb
-from weavemw.errors import BadRequest, NetworkError
+from weavemw.errors import BadRequest, Conflict, NetworkError
 from weavemw.network import bridge, firewall
 from weavemw.network.addresses import Claim, Default, Interface, Wanted
 from weavemw.network.bridge import EXPOSE
 from weavemw.network.netlink import ensure_bridge
 from weavemw.router.client import RouterClient
-from weavemw.router.host import addresses_of, bridges
+from weavemw.router.host import addresses_of, bridges, overlapping, routes
 from weavemw.settings import Settings
 from weavemw.supervisor import Supervisor
 
@@ -27,8 +27,9 @@ __all__ = ["docker_bridge_ip", "expose", "hide", "setup"]
 @click.option("-h", "--hostname", "fqdn", metavar="FQDN", default="", help="Let this name resolve to the addresses.")
 @click.option("--without-masquerade", is_flag=True,
               help="Let packets between the network and elsewhere keep their source.")
+@click.option("--force", is_flag=True, help="Also an address of a network to which this host has a route already.")
 @click.pass_obj
-def expose(weave: Invocation, words: tuple[str, ...], fqdn: str, without_masquerade: bool) -> None:
+def expose(weave: Invocation, words: tuple[str, ...], fqdn: str, without_masquerade: bool, force: bool) -> None:
     """Give this host an address on the weave network; prints it. It stays until `weave hide`, or a reboot.
 
     \b
@@ -39,6 +40,8 @@ def expose(weave: Invocation, words: tuple[str, ...], fqdn: str, without_masquer
     router = assembly.router(settings)
     name = _in_domain(fqdn, router) if fqdn else ""
     wanted, held = _addresses(words) or (Default(),), router.addresses(EXPOSE)
+    if not force:
+        _refuse_overlap([one for one in wanted if isinstance(one, Claim)], settings.bridge)
     try:
         found = [_held(router, one) for one in wanted]
         _show(settings, found, masquerade=not without_masquerade)
@@ -100,6 +103,13 @@ def _addresses(words: Sequence[str]) -> tuple[Wanted, ...]:
     if rest:
         raise click.UsageError(f"expected [ADDR…], found {rest[0]!r}")
     return wanted
+
+
+def _refuse_overlap(claims: Sequence[Claim], name: str) -> None:
+    """With a second route to a network, one of the two could no longer be reached."""
+    for claim in claims:
+        if route := overlapping([claim.interface.network], routes(), name):
+            raise Conflict(f"{claim.interface} overlaps the route {route} of this host; choose another, or use --force")
 
 
 def _held(router: RouterClient, one: Wanted) -> Interface:

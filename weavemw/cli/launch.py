@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from weavemw import exposure, listeners, runfile
+from weavemw import exposure, listeners, ports, runfile
 from weavemw.cli import configuration, peers, sources
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.options import (
@@ -23,11 +23,14 @@ from weavemw.cli.options import (
     router_given,
     router_names,
     router_options,
+    router_settings,
 )
 from weavemw.cli.router import router_serves
 from weavemw.cli.shell import mending
 from weavemw.docker import DockerClient
 from weavemw.errors import Conflict, WeaveError
+from weavemw.router.host import addresses_of, bridges
+from weavemw.router.settings import RouterSettings, split_host_port
 from weavemw.settings import DEFAULT_LISTENERS, Settings
 from weavemw.supervisor import PROXY, ROUTER, Supervisor, python_environ
 
@@ -160,8 +163,21 @@ def stop_proxy(weave: Invocation) -> None:
 def _launch_router(weave: Invocation, settings: Settings, arguments: tuple[str, ...]) -> None:
     if router_serves(settings.router_address):
         raise Conflict(f"weave router is already running (at {settings.router_address}); `weave stop-router` stops it")
+    if who := ports.holder(*split_host_port(settings.router_address)):
+        raise Conflict(f"the router can't listen on {settings.router_address}: {who} listens there already; choose "
+                       "another by WEAVE_HTTP_ADDR or --router-address")
+    dns = _without_dns(settings, router_settings(arguments))
     _supervisor(settings).launch(ROUTER, python_environ(weave.environ), arguments=arguments,
                                  is_ready=lambda: router_serves(settings.router_address))
+    _warn(*dns)
+
+
+def _without_dns(settings: Settings, router: RouterSettings) -> list[str]:
+    """What to say of addresses where others serve DNS already; asked before the router itself does."""
+    addresses = router.dns_listen or addresses_of(settings.docker_bridge, bridges())
+    holders = {address: ports.holder(address, router.dns_port, "udp") for address in addresses if router.dns}
+    return [f"weaveDNS can't serve at {address}, since {who} has port {router.dns_port} there: names are not found "
+            "until it is gone" for address, who in holders.items() if who]
 
 
 def _router_given(weave: Invocation, written: Mapping[str, Any]) -> dict[str, sources.Given]:

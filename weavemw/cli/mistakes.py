@@ -17,6 +17,11 @@ __all__ = ["explained"]
 
 _REFUSED = ("connection refused", "nothing answers")
 _FORBIDDEN = ("Permission denied", "Operation not permitted")
+_HINTS = {
+    r"TLS: can't read .*No such file": "`weave certs` makes what is needed",
+    r"can't (use|install the wait program in) ": "--state-dir names another directory",
+    r"can't write .*\.json: ": "--run-dir names another directory",
+}
 _TAKEN = re.compile(r"Unable to claim: address (?P<address>\S+) is already owned by (?P<owner>\S+)")
 _NO_CONTAINER = re.compile(r"No such container: (?P<name>.+)")
 
@@ -24,6 +29,7 @@ _NO_CONTAINER = re.compile(r"No such container: (?P<name>.+)")
 def explained(error: WeaveError, weave: Invocation) -> str:
     """An error as one line that says what to do."""
     words = " ".join(_specific(error, weave).split())
+    words += next((f"; {hint}" for pattern, hint in _HINTS.items() if re.search(pattern, words)), "")
     if any(each in words for each in _FORBIDDEN) and os.geteuid() != 0 and "as root" not in words:
         return f"{words}: try again as root"
     return words

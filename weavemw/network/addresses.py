@@ -124,7 +124,7 @@ def _interface(part: str, text: str) -> Interface:
 
 def _without_prefix(text: str) -> str:
     if _is_address(text):
-        return f'the prefix length is missing, as in "{text}/{32 if ":" not in text else 128}"'
+        return f'the prefix length is missing, as in "{text}/{24 if ":" not in text else 64}"'
     return 'expected "none", ADDRESS/PREFIX, "ip:ADDRESS/PREFIX", "net:SUBNET/PREFIX" or "net:default"'
 
 

@@ -1,8 +1,11 @@
-"""Names by the command line, on a real engine."""
+"""Names on a real engine: who is registered, what a container gets, and that it is the truth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
 
 import pytest
 from host import TestHost
@@ -10,51 +13,228 @@ from launched import Launched, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
+SERVER, ON_BRIDGE = "172.17.0.1", "169.254.53.1"
+SLEEP = ("busybox", "sleep", "3600")
+
 
 @pytest.fixture(scope="module")
 def weave(make_module_host: Callable[..., TestHost]) -> Launched:
     launched = Launched(make_module_host())
-    launched.docker("run", "-d", "--name", "web", "busybox", "sleep", "3600")
-    launched.docker("run", "-d", "--name", "client", "busybox", "sleep", "3600")
+    launched.host.docker("network", "create", "shop")
+    launched.host.docker("network", "create", "-o", "com.docker.network.bridge.name=mybridge", "named")
+    for name in ("web", "client"):
+        launched.docker("run", "-d", "--name", name, *SLEEP)
     return launched
 
 
-def resolves(weave: Launched, name: str) -> bool:
-    return bool(weave.host.docker("exec", "client", "ping", "-c1", "-w2", name, check=False).returncode == 0)
+@contextlib.contextmanager
+def running(weave: Launched, *options: str) -> Iterator[str]:
+    """A container's id, for as long as it is needed."""
+    container = str(weave.docker("run", "-d", *options, *SLEEP).stdout.strip())
+    try:
+        yield container
+    finally:
+        weave.host.docker("rm", "-f", container, check=False)  # a test may have removed it
 
 
-def test_a_further_name_of_a_container(weave):
-    """dns-add gives a container another name, dns-remove takes it away; its own name stays."""
-    weave.weave("dns-add", "web", "-h", "shop.weave.local")
-    assert resolves(weave, "shop")
-    assert weave.weave("dns-lookup", "shop").stdout.split() == [weave.ethwe("web").partition("/")[0]]
-    weave.weave("dns-remove", "web", "-h", "shop.weave.local")
-    assert eventually(lambda: not resolves(weave, "shop"), within=10)
-    assert resolves(weave, "web")
+def registered(weave: Launched, container: str) -> set[str]:
+    """A container's names, without the domain."""
+    return {record["Hostname"].removesuffix(".weave.local.") for record in weave.ask("/name") or ()
+            if record["ContainerID"] == container}
 
 
-def test_a_name_of_no_container(weave):
-    """dns-add names an address from elsewhere; the name survives a restart of the router."""
-    weave.weave("dns-add", "192.0.2.7", "-h", "printer.weave.local")
-    assert weave.weave("dns-lookup", "printer").stdout == "192.0.2.7\n"
+def addresses(weave: Launched, name: str) -> list[str]:
+    """What DNS answers."""
+    done = weave.host.run("dig", "+short", "+tries=2", "+timeout=2", f"@{SERVER}", f"{name}.weave.local")
+    return str(done.stdout).split()
+
+
+def reaches(weave: Launched, name: str, container: str = "client") -> bool:
+    return bool(weave.host.docker("exec", container, "ping", "-c1", "-w5", name, check=False).returncode == 0)
+
+
+def pid(weave: Launched, container: str) -> int:
+    return int(weave.host.docker("inspect", "-f", "{{.State.Pid}}", container).stdout)
+
+
+# -- who is registered, and what a container gets
+
+@pytest.mark.parametrize(("options", "hostname", "search", "names"), [
+    pytest.param(["--name=cat"], "cat", [], {"cat"}, id="name"),
+    pytest.param(["-h", "dog.weave.local"], "dog.weave.local", [], {"dog"}, id="hostname in the domain"),
+    pytest.param(["-h", "hen"], "hen", [], {"hen"}, id="hostname without domain"),
+    pytest.param(["-h", "cow.farm.weave.local"], "cow.farm.weave.local", [], {"cow.farm"}, id="subdomain"),
+    pytest.param(["--name=fox", "-h", "owl"], "owl", [], {"owl"}, id="hostname wins over name"),
+    pytest.param(["--name=ape", "-h", "ape.example.com"], "ape.example.com", [], set(), id="hostname elsewhere"),
+    pytest.param(["--name", "x" * 60], "", ["weave.local"], {"x" * 60}, id="name too long for a hostname"),
+    pytest.param(["--name=bee", "--dns=192.0.2.53", "--dns-search=a.example"], "bee", ["a.example"], {"bee"},
+                 id="own resolver and search list"),
+    pytest.param(["--name=ant", "--uts=host"], None, ["weave.local"], {"ant"}, id="hostname of the host"),
+    pytest.param(["--name=elk", "--net=none"], "elk", [], {"elk"}, id="no other network"),
+])
+def test_what_a_container_gets(weave: Launched, options: list[str], hostname: str | None, search: list[str],
+                               names: set[str]) -> None:
+    """Its hostname, our server before its own, its search list, exactly its names; and it resolves others at once."""
+    with running(weave, *options) as container:
+        assert registered(weave, container) == names
+        assert reaches(weave, "web.weave.local", container)
+        assert search == ["a.example"] or reaches(weave, "web", container)  # of which there is no server here
+        expected = {"": container[:12], None: weave.host.run("hostname").stdout.strip()}.get(hostname, hostname)
+        assert weave.host.docker("exec", container, "hostname").stdout.strip() == expected
+        lines = weave.host.docker("exec", container, "cat", "/etc/resolv.conf").stdout.splitlines()
+        own = [option.partition("=")[2] for option in options if option.startswith("--dns=")]
+        ours = ON_BRIDGE if "--net=none" in options else SERVER
+        assert [line.split()[1] for line in lines if line.startswith("nameserver")] == [ours, *own]
+        found = [line.split()[1:] for line in lines if line.startswith("search")]
+        assert (found or [["."]]) == [search or ["."]]
+
+
+@pytest.mark.parametrize("network", ["shop", "named"])
+def test_networks_of_the_users(weave: Launched, network: str) -> None:
+    """On a user-defined network Docker's own resolver asks ours, whatever the bridge is called; aliases are names."""
+    with running(weave, "--name=yak", f"--net={network}", "--network-alias=gnu") as container:
+        assert registered(weave, container) == {"yak", "gnu"}
+        assert reaches(weave, "web", container)
+        assert reaches(weave, "web.weave.local", container)
+        assert reaches(weave, "gnu")
+        assert reaches(weave, "client", container)
+
+
+def test_an_alias_given_to_a_running_container(weave: Launched) -> None:
+    """`docker network connect --alias` and `disconnect` change names at once, and the first one stays all the while."""
+    with running(weave, "--name=late") as container:
+        weave.host.docker("network", "connect", "--alias=later", "shop", container)
+        assert eventually(lambda: registered(weave, container) == {"late", "later"}, within=10)
+        assert addresses(weave, "later") == addresses(weave, "late") != []
+        weave.host.docker("network", "disconnect", "shop", container)
+        assert eventually(lambda: registered(weave, container) == {"late"}, within=10)
+
+
+def test_hostnames_made_of_labels_and_expressions(weave: Launched) -> None:
+    """--hostname-from-label, --hostname-match and --hostname-replacement work together, and without the label too."""
+    weave.weave("stop-proxy")
+    weave.weave("launch-proxy", "-H", weave.via, "--hostname-from-label=host",
+                "--hostname-match=^aws-[0-9]+-(?P<n>.*)$", "--hostname-replacement=my-${n}-$1")
+    try:
+        with running(weave, "--name=aws-12-red", "--label=host=aws-7-blue") as container:
+            assert registered(weave, container) == {"my-blue-blue"}
+        with running(weave, "--name=aws-12-red") as container:
+            assert registered(weave, container) == {"my-red-red"}
+    finally:
+        weave.weave("stop-proxy")
+        weave.weave("launch-proxy", "-H", weave.via)
+
+
+@pytest.mark.parametrize(("program", "option"), [("proxy", "--without-dns"), ("router", "--no-dns")])
+def test_without_dns(weave: Launched, program: str, option: str) -> None:
+    """Nothing is added and nothing registered; the container has its address all the same."""
+    given = ["-H", weave.via] if program == "proxy" else []
+    weave.weave(f"stop-{program}")
+    weave.weave(f"launch-{program}", *given, option)
+    try:
+        with running(weave, "--name=mute") as container:
+            assert weave.ethwe(container)
+            assert registered(weave, container) == set()
+            shown = weave.host.docker("inspect", "-f", "{{json .HostConfig.Dns}} {{.Config.Domainname}}", container)
+            assert shown.stdout.split() in (["null"], ["[]"])
+    finally:
+        weave.weave(f"stop-{program}")
+        weave.weave(f"launch-{program}", *given)
+    assert eventually(lambda: reaches(weave, "web"))
+
+
+# -- the truth
+
+@pytest.mark.parametrize("end", [["kill"], ["stop", "-t1"], ["rm", "-f"]], ids=" ".join)
+def test_gone_with_its_container(weave: Launched, end: list[str]) -> None:
+    """A name is gone when its container ends, however it ends, and others with the same name stay."""
+    with running(weave, "--name=one", "-h", "twin") as one, running(weave, "--name=two", "-h", "twin") as two:
+        both = {weave.ethwe(each).partition("/")[0] for each in (one, two)}
+        assert set(addresses(weave, "twin")) == both
+        left = weave.ethwe(two).partition("/")[0]
+        weave.host.docker(*end, one)
+        assert eventually(lambda: addresses(weave, "twin") == [left], within=10)
+
+
+@pytest.mark.parametrize("policy", ["no", "always"])
+def test_back_after_a_restart(weave: Launched, policy: str) -> None:
+    """After docker restart, and after a restart policy, the name is back, with the address that it had."""
+    with running(weave, "--name=phoenix", f"--restart={policy}") as container:
+        before = addresses(weave, "phoenix")
+        process = pid(weave, container)
+        if policy == "no":
+            weave.host.docker("restart", "-t0", container)
+        else:
+            os.kill(process, signal.SIGKILL)
+        assert eventually(lambda: pid(weave, container) not in (0, process))
+        assert eventually(lambda: addresses(weave, "phoenix") == before != [], within=10)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_rename_moves_the_name(weave: Launched, stopped: bool) -> None:
+    """A container without a hostname of its own goes by its name: by the new one only, also if it was stopped then."""
+    with running(weave, "--name", "y" * 60) as container:
+        if stopped:
+            weave.host.docker("kill", container)
+        weave.host.docker("rename", container, "newname")
+        if stopped:
+            weave.host.docker("start", container)
+        assert eventually(lambda: registered(weave, container) == {"newname"}, within=10)
+        assert eventually(lambda: addresses(weave, "y" * 60) == [], within=10)
+
+
+def restart_router(weave: Launched) -> None:
     weave.weave("stop-router")
     weave.weave("launch-router")
-    assert eventually(lambda: weave.weave("dns-lookup", "printer").stdout == "192.0.2.7\n", within=10)
-    weave.weave("dns-remove", "192.0.2.7", "-h", "printer.weave.local")
-    unknown = weave.weave("dns-lookup", "printer", check=False)
+
+
+def restart_dockerd(weave: Launched) -> None:
+    weave.host.restart_dockerd()
+
+
+def restart_proxy(weave: Launched) -> None:
+    weave.weave("stop-proxy")
+    weave.weave("launch-proxy", "-H", weave.via)
+
+
+@pytest.mark.parametrize("restart", [restart_router, restart_proxy, restart_dockerd])
+def test_names_survive(weave: Launched, restart: Callable[[Launched], None]) -> None:
+    """Names, those that dns-add gave to a container or to no container included, are there after a restart."""
+    with running(weave, "--name=stays", "--restart=always") as container:
+        weave.weave("dns-add", "stays", "-h", "extra.weave.local")
+        weave.weave("dns-add", "192.0.2.7", "-h", "printer.weave.local")
+        before = addresses(weave, "stays")
+        restart(weave)
+        for name, expected in (("stays", before), ("extra", before), ("printer", ["192.0.2.7"])):
+            assert eventually(lambda name=name, expected=expected: addresses(weave, name) == expected, within=30), name
+        assert eventually(lambda: registered(weave, container) == {"stays", "extra"})
+        weave.weave("dns-remove", "192.0.2.7", "-h", "printer.weave.local")
+    for name in ("web", "client"):
+        weave.docker("start", name)
+
+
+# -- by hand
+
+def test_a_further_name_of_a_container(weave: Launched) -> None:
+    """dns-add gives a container another name, dns-remove takes it away; its own name stays."""
+    weave.weave("dns-add", "web", "-h", "store.weave.local")
+    assert reaches(weave, "store")
+    assert weave.weave("dns-lookup", "store").stdout.split() == [weave.ethwe("web").partition("/")[0]]
+    weave.weave("dns-remove", "web", "-h", "store.weave.local")
+    assert eventually(lambda: not reaches(weave, "store"), within=10)
+    assert reaches(weave, "web")
+    unknown = weave.weave("dns-lookup", "store", check=False)
     assert (unknown.returncode, unknown.stdout) == (1, "")
 
 
-def test_the_arguments_that_docker_would_be_given(weave):
+def test_the_arguments_that_docker_would_be_given(weave: Launched) -> None:
     """dns-args prints the server and the search domain."""
-    shown = weave.weave("dns-args", "--name", "web").stdout
-    assert "--dns" in shown
-    assert "--dns-search" in shown
+    assert weave.weave("dns-args").stdout.split() == [f"--dns={SERVER}", "--dns-search=weave.local"]
 
 
 @pytest.mark.parametrize("arguments", [["dns-add"], ["dns-add", "nosuch", "-h", "x.weave.local"], ["dns-lookup"],
                                        ["dns-remove", "300.1.1.1", "-h", "x.weave.local"]], ids=" ".join)
-def test_mistakes_are_one_line(weave, arguments):
+def test_mistakes_are_one_line(weave: Launched, arguments: list[str]) -> None:
     """What can't be is said in one line, without a traceback."""
     failed = weave.weave(*arguments, check=False)
     assert failed.returncode != 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from weavemw.errors import Conflict
-from weavemw.runfile import RunFile, running
+from weavemw.runfile import RunFile, last, running
 
 _HOLDER = """
 import sys
@@ -63,3 +63,13 @@ def test_old_facts_end_with_the_new_process(tmp_path: Path) -> None:
     held = RunFile(path, what="test")
     assert path.read_text() == ""
     held.close()
+
+
+def test_what_ran_last_is_known(tmp_path: Path) -> None:
+    """Whoever clears up after it can read where it was."""
+    path = tmp_path / "test.json"
+    assert last(path) == {}
+    path.write_text('{"listeners": ["unix:///old"]}')
+    assert last(path) == {"listeners": ["unix:///old"]}
+    path.write_text("")
+    assert last(path) == {}

@@ -16,7 +16,7 @@ from typing import Any
 
 from weavemw.errors import Conflict, SettingsError
 
-__all__ = ["PROXY", "RunFile", "running"]
+__all__ = ["PROXY", "RunFile", "last", "running"]
 
 #: The proxy's file in the run directory.
 PROXY = "proxy.json"
@@ -73,6 +73,18 @@ def running(path: Path) -> dict[str, Any] | None:
         return _facts(fd) | {"pid": holder} if holder else None
     finally:
         os.close(fd)
+
+
+def last(path: Path) -> dict[str, Any]:
+    """The facts of whoever held ``path`` last, whether it runs or not; empty if nothing is known."""
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise SettingsError(f"can't read {path}: {error.strerror}: try again as root") from error
+    except ValueError:  # it ended before it served
+        return {}
 
 
 def _holder(fd: int) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from weavemw import runfile
 from weavemw.cli import run
 from weavemw.cli.command import VERBS, Invocation, engine_host, points_at
 from weavemw.cli.command import weave as group
@@ -62,6 +63,18 @@ def test_options_win_over_the_environment_which_wins_over_the_file(tmp_path: Pat
         "mtu": "--mtu", "log_level": "WEAVEMW_LOG_LEVEL", "listeners": f"{tmp_path}/weave.toml",
         "hostname_from_label": "--hostname-from-label"}
     assert invocation.file_section("router") == {"dns_ttl": Given(3, f"{tmp_path}/weave.toml")}
+
+
+def test_who_clears_up_follows_the_proxy_that_ran_last(tmp_path: Path) -> None:
+    """Who launched with another bridge need not say so again; but may. To launch anew it does not count."""
+    held = runfile.RunFile(tmp_path / runfile.PROXY, what="test")
+    held.write({"bridge": "w2", "mtu": 1400, "router_address": "127.0.0.1:7000", "listeners": []})
+    environ = {"WEAVEMW_RUN_DIR": str(tmp_path), "WEAVEMW_MTU": "1500"}
+    last = Invocation(environ).last_settings()
+    held.close()
+    assert (last.bridge, last.mtu, last.router_address) == ("w2", 1500, "127.0.0.1:7000")
+    assert Invocation(environ).last_settings() == last
+    assert Invocation(environ).settings().bridge == "weave"
 
 
 @pytest.mark.parametrize(("text", "complaint"), [
@@ -145,7 +158,7 @@ def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
     pytest.param(["status", "dns"], 1, "weave router is not running (nothing answers at 127.0.0.1:1)", id="no router"),
     pytest.param(["env"], 1, "weave proxy is not running", id="env without a proxy"),
     pytest.param(["config"], 1, "weave proxy is not running", id="config without a proxy"),
-    pytest.param(["healthcheck"], 1, "weave proxy is not running; weave router is not running", id="nothing healthy"),
+    pytest.param(["healthcheck"], 1, "weave proxy is not running", id="nothing healthy"),
 ])
 def test_a_mistake_is_one_line(weave: Weave, arguments: list[str], status: int, complaint: str) -> None:
     """On stderr, beginning with the command's name; nothing on stdout, no traceback, a status other than 0."""

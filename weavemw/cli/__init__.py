@@ -49,7 +49,8 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     except OSError as error:
         _forget_output()
         about = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{about}{error.strerror or error}", 1)
+        hint = ": try again as root" if isinstance(error, PermissionError) and os.geteuid() != 0 else ""
+        return _complain(f"{about}{error.strerror or error}{hint}", 1)
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
 

@@ -25,6 +25,7 @@ CONFIG_FILE = Path("/etc/weavemw.toml")
 
 _DEFAULTS = Settings()
 _PATHS = ("state_dir", "run_dir", "config")
+_SHARED_WITH_PROXY = ("docker_host", "router_address", "state_dir", "bridge", "docker_bridge", "mtu")
 
 
 @dataclass
@@ -42,10 +43,18 @@ class Invocation:
         return sources.blaming(self.given(options), Settings.from_mapping)
 
     def given(self, options: Mapping[str, Any] | None = None) -> dict[str, Given]:
-        """The settings that are given, and by whom; ``options`` are those that stand on the command line."""
-        found = self._file() | self._environment() | self._options(options or {})
+        """The settings that are given, and by whom; ``options`` are those that stand on the command line.
+
+        What router and proxy must agree on is the running proxy's unless somebody says otherwise.
+        """
+        found = self._of_proxy(self.proxy or {}) | self._file() | self._environment() | self._options(options or {})
         uses_tls = sources.blaming(found, Settings.from_mapping).uses_tls
         return (self._certificates() if uses_tls else {}) | found
+
+    def last_settings(self) -> Settings:
+        """As :meth:`settings`, but a proxy that no longer runs counts as well."""
+        last = self._of_proxy(runfile.last(self.run_dir / runfile.PROXY))
+        return sources.blaming(last | self.given(), Settings.from_mapping)
 
     @property
     def proxy(self) -> dict[str, Any] | None:
@@ -75,6 +84,10 @@ class Invocation:
         """Where locks and the files of running programs are."""
         given = self._file() | sources.in_environment(self.environ) | self._options({})
         return Path(given["run_dir"].value) if "run_dir" in given else _DEFAULTS.run_dir
+
+    @staticmethod
+    def _of_proxy(facts: Mapping[str, Any]) -> dict[str, Given]:
+        return {name: Given(facts[name], "the proxy that runs") for name in _SHARED_WITH_PROXY if name in facts}
 
     def _certificates(self) -> dict[str, Given]:
         """As dockerd: files that are not named are in ``DOCKER_CERT_PATH``, or else in ``~/.docker``."""

@@ -64,6 +64,7 @@ def launch(weave: Invocation, /, print_config: bool, **options: Any) -> None:
     _warn(*_without_effect(weave, options))
     settings = weave.settings(proxy_values(written))
     arguments = _router_arguments(weave, settings, written)
+    exposure.check_tls(settings)
     _refuse_second(weave, settings)
     _launch_router(weave, settings, arguments)
     try:
@@ -97,8 +98,10 @@ def launch_router(weave: Invocation, /, foreground: bool, print_config: bool, **
     if foreground:
         from weavemw.router.__main__ import main
 
-        main(list(arguments), prog_name="weave-router")
-    return _launch_router(weave, settings, arguments)
+        main(list(arguments), prog_name="weave-router", standalone_mode=False)
+    else:
+        _launch_router(weave, settings, arguments)
+    return None
 
 
 @verb("launch-proxy", launches=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -40,8 +41,11 @@ def reset(weave: Invocation, force: bool) -> None:
     weave reset
     weave reset --force
     """
-    settings = weave.settings()
-    sockets = weave.proxy_listeners or [*map(listeners.parse, settings.listeners)]
+    if os.geteuid() != 0:
+        raise WeaveError("reset removes interfaces, bridge and files: try again as root")
+    settings = weave.last_settings()
+    known = runfile.last(settings.run_dir / runfile.PROXY).get("listeners", ())
+    sockets = [*map(listeners.parse, dict.fromkeys((*known, *settings.listeners)))]
     containers = _stop(weave, settings, force=force)
     try:
         for line in _remove_all(settings, sockets, containers):
@@ -68,6 +72,8 @@ def _stop(weave: Invocation, settings: Settings, *, force: bool) -> list[dict[st
         if not force:
             raise DockerUnreachable(f"{error.message}; `weave reset --force` goes on without") from error
         containers = None
+    if containers is None and weave.proxy:
+        raise Conflict("weave still runs, in a container that only Docker can end: start Docker, then reset")
     if weave.proxy or router_serves(settings.router_address):
         raise Conflict("weave still runs, and not in a container of Docker's: stop it where it was started, then reset")
     return containers

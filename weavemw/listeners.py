@@ -22,8 +22,8 @@ from pathlib import Path
 from weavemw import ports
 from weavemw.errors import SettingsError
 
-__all__ = ["Listener", "Network", "Tcp", "Unix", "bind", "connect", "is_allowed", "networks", "parse", "ping",
-           "same_endpoint", "serves"]
+__all__ = ["Listener", "Network", "Tcp", "Unix", "bind", "complaint", "connect", "is_allowed", "networks", "parse",
+           "ping", "same_endpoint", "serves"]
 
 _TCP = re.compile(r"(?:tcp://)?(?:\[(?P<six>[^\]]*)\]|(?P<host>[^:/\[\]]*)):(?P<port>[0-9]+)/?")
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
@@ -111,11 +111,26 @@ def same_endpoint(one: Listener, other: Listener) -> bool:
 def ping(listener: Listener, timeout: float = 5.0) -> bool:
     """Whether Docker answers ``GET /_ping`` with 200 through a listener, within ``timeout`` seconds."""
     try:
-        with connect(listener, timeout) as sock:
-            sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
-            return sock.recv(12) == b"HTTP/1.1 200"
+        return _pinged(listener, timeout) == b"HTTP/1.1 200"
     except OSError:
         return False
+
+
+def _pinged(listener: Listener, timeout: float) -> bytes:
+    with connect(listener, timeout) as sock:
+        sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
+        return sock.recv(12)
+
+
+def complaint(listener: Listener, *, guarded: bool = False, timeout: float = 5.0) -> str:
+    """Why a listener does not serve (see :func:`serves`); empty if it does."""
+    if guarded and isinstance(listener, Tcp):
+        return "" if serves(listener, guarded=True, timeout=timeout) else "does not answer"
+    try:
+        found = _pinged(listener, timeout)
+    except OSError as error:
+        return f"does not answer: {error.strerror or error}"
+    return "" if found == b"HTTP/1.1 200" else f"answers with status {found[9:].decode(errors='replace') or 'none'}"
 
 
 def serves(listener: Listener, *, guarded: bool = False, timeout: float = 5.0) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
-__all__ = ["OneLine", "configure"]
+__all__ = ["OneLine", "configure", "escaped"]
 
 _FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
 _DATE = "[%Y-%m-%d %H:%M:%S %z]"
@@ -24,4 +24,9 @@ class OneLine(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own name
         """The line, without the traceback."""
-        return super().formatMessage(record).translate(_ESCAPES)
+        return escaped(super().formatMessage(record))
+
+
+def escaped(text: str) -> str:
+    """Text on one line, without control characters."""
+    return text.translate(_ESCAPES)

@@ -28,7 +28,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.http import errors as http_errors
 
-from weavemw import __version__, exposure, listeners, logs, runfile, tls_files, wait
+from weavemw import __version__, exposure, listeners, logs, runfile, tls_files, troubles, wait
 from weavemw.admission import AdmittingWorker
 from weavemw.errors import SettingsError
 from weavemw.listeners import Listener
@@ -162,6 +162,7 @@ def options(settings: Settings) -> dict[str, Any]:
         "secure_scheme_headers": {},
         "forwarded_allow_ips": "",
         "control_socket_disable": True,
+        "on_starting": lambda server: troubles.record(settings.run_dir, "proxy"),
         "post_fork": lambda server, worker: _prepare(settings, worker),
         "post_worker_init": lambda worker: _start_watching(settings, worker),
         "worker_exit": lambda server, worker: _stop_watching(worker),

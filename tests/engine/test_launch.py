@@ -74,7 +74,7 @@ def test_launch_returns_when_everything_serves(weave: Weave) -> None:
     for where in (f"unix://{weave.socket}", _TCP):
         assert "weaveproxy" in weave.host.docker("ps", host=where).stdout
     assert weave("status").stdout.splitlines()[-1] == "weave proxy is running"
-    assert weave("healthcheck").stdout == ""
+    assert weave("healthcheck").stdout.startswith("healthy: proxy ")
     assert "Listening at" in weave.host.docker("logs", "weaveproxy").stderr
     assert (weave.socket.stat().st_mode, weave.socket.stat().st_gid) == \
         (weave.host.socket.stat().st_mode, weave.host.socket.stat().st_gid)
@@ -208,7 +208,8 @@ def test_gunicorn_itself_serves_with_the_configuration_in_conf(weave: Weave) -> 
     gunicorn = weave.host.popen(
         "gunicorn", "-c", str(_ROOT / "conf/gunicorn.conf.py"), "weavemw.app:proxy",
         env={"PYTHONPATH": str(_ROOT), "WEAVEMW_LISTENERS": f"unix://{weave.socket}"}, stderr=subprocess.PIPE)
-    _until(lambda: weave.status()["proxy"]["running"] and all(weave.status()["proxy"]["answering"].values()))
+    _until(lambda: weave.status()["proxy"]["running"] 
+           and not any(each["error"] for each in weave.status()["proxy"]["listening"]))
     assert weave.host.docker("version", host=f"unix://{weave.socket}").returncode == 0
     gunicorn.terminate()
     assert gunicorn.wait(10) == 0

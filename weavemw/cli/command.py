@@ -153,11 +153,12 @@ VERBS = {
     "expose": ("docker-bridge-ip", "expose", "hide", "setup"),
     "launch": ("launch", "launch-proxy", "launch-router", "stop", "stop-proxy", "stop-router"),
     "names": ("dns-add", "dns-args", "dns-lookup", "dns-remove"),
-    "peers": ("connect", "forget", "prime", "report", "rmpeer"),
+    "peers": ("connect", "forget", "prime", "rmpeer"),
     "relaunch": ("relaunch",),
+    "report": ("report",),
     "reset": ("reset",),
     "shell": ("config", "env"),
-    "status": ("healthcheck", "status", "version"),
+    "status": ("healthcheck", "metrics", "status", "version"),
 }
 
 

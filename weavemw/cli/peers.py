@@ -1,18 +1,17 @@
-"""The router's peers and its report: connect, forget, rmpeer, prime, report."""
+"""The router's peers: connect, forget, rmpeer, prime."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import click
 
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.router import call_router
 
-__all__ = ["OPTIONS", "connect", "forget", "ignored", "prime", "report", "rmpeer"]
+__all__ = ["OPTIONS", "connect", "forget", "ignored", "prime", "rmpeer"]
 
 #: What only matters among peers.
 OPTIONS = ("peers", "password", "init_peer_count", "no_discovery")
@@ -75,22 +74,6 @@ def prime(weave: Invocation) -> None:
     """
     # A router without peers has no ring that could be waited for, and is ready when it answers.
     call_router(weave.settings().router_address, "GET", "/ring", timeout=_PATIENCE, also=(404,))
-
-
-@verb("report")
-@click.option("-f", "--format", "template", metavar="FORMAT", help="One part of it, as {{.IPAM.Range}}.")
-@click.pass_obj
-def report(weave: Invocation, template: str | None) -> None:
-    """Print all that the router knows about itself, as JSON.
-
-    \b
-    weave report
-    weave report -f '{{.IPAM.DefaultSubnet}}'
-    weave report -f '{{json .DNS}}'
-    """
-    query = f"?{urlencode({'format': template})}" if template else ""
-    text = call_router(weave.settings().router_address, "GET", f"/report{query}", accept="application/json")
-    click.echo(text.rstrip("\n") if template else json.dumps(json.loads(text), indent=2))
 
 
 def ignored(options: Mapping[str, Any]) -> str:

@@ -1,44 +1,48 @@
-"""Asking: status, version, healthcheck."""
+"""Asking: status, healthcheck, metrics, version."""
 
 from __future__ import annotations
 
 import json
-import time
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from weavemw import __version__
 from weavemw.cli.command import Invocation, verb
-from weavemw.cli.router import router_text
-from weavemw.docker import DockerClient
-from weavemw.errors import WeaveError
-from weavemw.supervisor import PROXY, ROUTER
-from weavemw.watcher import read_state
+from weavemw.cli.router import call_router
+from weavemw.errors import RouterError, RouterUnreachable, WeaveError
 
-__all__ = ["healthcheck", "status", "version"]
+__all__ = ["complaints", "healthcheck", "metrics", "status", "version"]
 
-_PARTS = ["proxy", "router", "targets", "connections", "peers", "dns", "ipam"]
+#: Parts of the router's status, and where each is in its report: so it is in a Weave Net router's as well.
+_ROUTER_PARTS = {"targets": ("Router", "Targets"), "connections": ("Router", "Connections"),
+                 "peers": ("Router", "Peers"), "dns": ("DNS",), "ipam": ("IPAM",)}
 
 
 @verb("status")
-@click.argument("part", required=False, type=click.Choice(_PARTS))
+@click.argument("part", required=False, type=click.Choice(["proxy", "router", *_ROUTER_PARTS]))
 @click.option("--json", "as_json", is_flag=True, help="The same as data.")
 @click.pass_obj
 def status(weave: Invocation, part: str | None, as_json: bool) -> None:
-    """Say how router and proxy are; its status is 1 when neither runs.
+    """Say how router and proxy are, which containers are attached, which wait, which were left alone, and why.
+
+    Its status is 1 when neither router nor proxy runs.
 
     \b
     weave status
     weave status dns
-    weave status --json
+    weave status proxy --json
     """
-    if part and part not in ("proxy", "router"):
-        return _echo_part(weave, part)
-    found = {name: look(weave) for name, look in _LOOKS.items() if part in (None, name)}
-    click.echo(json.dumps({"version": __version__, **found}, indent=2) if as_json else _as_text(found))
-    if not any(facts["running"] for facts in found.values()):
+    if part in _ROUTER_PARTS:
+        return _echo_router_part(weave, part, as_json=as_json)
+    from weavemw.cli import display, facts, overview
+
+    found = _only(facts.gather(weave), part)
+    to = display.screen(weave.environ)
+    click.echo(json.dumps({"version": __version__, **found}, indent=2) if as_json
+               else overview.overview(found, to, everything=part is not None), color=to.colour)
+    if not any(found[name]["running"] for name in ("router", "proxy") if name in found):
         click.get_current_context().exit(1)
     return None
 
@@ -56,102 +60,83 @@ def version() -> None:
 @verb("healthcheck")
 @click.pass_obj
 def healthcheck(weave: Invocation) -> None:
-    """Say nothing and end with 0 if router and proxy serve; else say what does not, and end with 1.
+    """Say in one line whether router, proxy and Docker serve. If not: which of them does not, and the status is 1.
+
+    It ends within some five seconds, whatever hangs.
 
     \b
     weave healthcheck || mail -s "weave is down" root
+    weave healthcheck > /dev/null && echo healthy
     """
-    wrong = [f"nothing answers at {each}" for each, serves in weave.proxy_answers().items() if not serves]
-    if not weave.proxy_listeners:
-        wrong.append("weave proxy is not running")
-    if not _router(weave)["running"]:
-        wrong.append("weave router is not running")
-    if wrong:
-        raise click.ClickException("; ".join(wrong))
+    from weavemw.cli.facts import gather
+
+    found = gather(weave)
+    if wrong := complaints(found):
+        raise WeaveError("; ".join(wrong))
+    click.echo(f"healthy: proxy {found['proxy'].get('version', '')}, router at {found['router']['address']}, "
+               f"Docker {found['engine']['version']}")
 
 
-def _echo_part(weave: Invocation, part: str) -> None:
-    address = weave.settings().router_address
-    text = router_text(address, f"/status/{part}")
-    if text is None:
-        raise WeaveError(f"weave router is not running (nothing answers at {address})")
-    click.echo(text.rstrip("\n"))
+@verb("metrics")
+@click.pass_obj
+def metrics(weave: Invocation) -> None:
+    """Print the proxy's metrics in Prometheus's text format, whatever router it uses.
+
+    The router built in serves them too, with its own: http://127.0.0.1:6784/metrics. Beside a Weave Net router, which
+    shows only its own, this is for node_exporter's textfile collector.
+
+    \b
+    weave metrics
+    weave metrics > /var/lib/node_exporter/weave.prom.new && mv /var/lib/node_exporter/weave.prom{.new,}
+    """
+    from weavemw.metrics import exposed, of_proxy
+
+    click.echo(exposed(of_proxy(weave.run_dir))[0].decode(), nl=False)
 
 
-def _proxy(weave: Invocation) -> dict[str, Any]:
-    facts = weave.proxy
-    if facts is None:
-        return {"running": False}
-    return {"running": True, **facts, "answering": weave.proxy_answers(),
-            "engine": _engine(facts.get("docker_host", "")),
-            "watcher": asdict(state) if (state := read_state(weave.run_dir)) else None}
-
-
-def _engine(docker_host: str) -> dict[str, Any]:
-    try:
-        found = DockerClient(docker_host.removeprefix("unix://"), timeout=5).get("/version")
-        return {"version": found.get("Version"), "api_version": found.get("ApiVersion")}
-    except WeaveError as error:
-        return {"error": error.message}
-
-
-def _router(weave: Invocation) -> dict[str, Any]:
-    address = (weave.proxy or {}).get("router_address") or weave.settings().router_address
-    text = router_text(address, "/status")
-    return {"running": text is not None, "address": address, "status": text or ""}
-
-
-_LOOKS = {"router": _router, "proxy": _proxy}
-
-
-def _as_text(found: dict[str, dict[str, Any]]) -> str:
-    blocks = []
-    if router := found.get("router"):
-        blocks.append(router["status"].strip("\n") if router["running"] else _router_absent(router))
-    if proxy := found.get("proxy"):
-        blocks.append(_proxy_block(proxy))
-    return "\n\n".join(block for block in blocks if block)
-
-
-def _router_absent(router: dict[str, Any]) -> str:
-    return f"weave router is not running (nothing answers at {router['address']})"
-
-
-def _proxy_block(proxy: dict[str, Any]) -> str:
+def complaints(facts: Mapping[str, Any]) -> list[str]:
+    """What is wrong, part by part; empty if all serves."""
+    proxy, router, engine = facts["proxy"], facts["router"], facts["engine"]
+    wrong = []
+    if engine.get("error"):
+        wrong.append(f"engine: {engine['error']}")
+    if not router["running"]:
+        wrong.append(f"router: {router['error']}")
     if not proxy["running"]:
-        return "weave proxy is not running"
-    return "\n".join([*(f"{key:>15}: {value}" for key, value in _proxy_rows(proxy)), "weave proxy is running"])
+        return [*wrong, f"proxy: {proxy.get('error') or 'weave proxy is not running'}"]
+    if not engine.get("error"):
+        wrong += [f"proxy: {each['address']} {each['error']}" for each in proxy["listening"] if each["error"]]
+    return wrong + _watcher_complaint(proxy.get("watcher"), engine)
 
 
-def _proxy_rows(proxy: dict[str, Any]) -> list[tuple[str, Any]]:
-    answering = proxy["answering"].items()
-    return [
-        ("Service", "proxy"),
-        ("Version", proxy.get("version", "")),
-        *(("Listener", where if ok else f"{where} (does not answer)") for where, ok in answering),
-        ("Engine", _engine_text(proxy)),
-        ("Router", proxy.get("router_address", "")),
-        ("UpFor", _duration(time.time() - proxy.get("started", time.time()))),
-        *_watcher_rows(proxy["watcher"]),
-    ]
+def _watcher_complaint(state: Mapping[str, Any] | None, engine: Mapping[str, Any]) -> list[str]:
+    if engine.get("error") or (state and state["connected"]):
+        return []
+    return [f"proxy: it does not follow Docker's events: {(state or {}).get('error') or 'not yet'}"]
 
 
-def _watcher_rows(state: dict[str, Any] | None) -> list[tuple[str, Any]]:
-    if state is None:
-        return [("Watcher", "not started yet")]
-    rows = [("Watcher", "follows Docker's events" if state["connected"] else f"not connected: {state['error']}")]
-    rows += [("Waiting", f"{each['name']}: {each['error']}") for each in state["pending"].values()]
-    alone = [each for each in state["left_alone"].values() if each.get("name") not in (PROXY.name, ROUTER.name)]
-    return rows + [("LeftAlone", f"{each.get('name')}: {each.get('reason')}") for each in alone]
+def _only(facts: dict[str, Any], part: str | None) -> dict[str, Any]:
+    if part is None:
+        return facts
+    return {"router": facts["router"]} if part == "router" else {k: v for k, v in facts.items() if k != "router"}
 
 
-def _engine_text(proxy: dict[str, Any]) -> str:
-    engine = proxy["engine"]
-    about = engine.get("error") or f"Docker {engine['version']}, API {engine['api_version']}"
-    return f"{proxy.get('docker_host', '')} ({about})"
+def _echo_router_part(weave: Invocation, part: str, *, as_json: bool) -> None:
+    address = weave.settings().router_address
+    if as_json:
+        click.echo(json.dumps(_part_of_report(address, part), indent=2))
+    elif text := call_router(address, "GET", f"/status/{part}").rstrip("\n"):
+        click.echo(text)
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+def _part_of_report(address: str, part: str) -> Any:
+    """A part of the router's report; of one that has none in JSON, or not that part, its words."""
+    try:
+        found = json.loads(call_router(address, "GET", "/report", accept="application/json"))
+        for name in _ROUTER_PARTS[part]:
+            found = found[name]
+    except RouterUnreachable:
+        raise
+    except (RouterError, ValueError, KeyError, TypeError):
+        return {"text": call_router(address, "GET", f"/status/{part}")}
+    return found

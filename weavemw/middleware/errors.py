@@ -43,7 +43,8 @@ class ErrorResponder:
         try:
             return self.app(environ, start_response)
         except WeaveError as error:
-            _log.info("%s: %d %s", described(environ), error.status, error.message)
+            level = logging.INFO if error.status < 500 else logging.WARNING  # the request's fault, or not
+            _log.log(level, "%s: %d %s", described(environ), error.status, error.message)
             return answer(environ, start_response, error.status, error.message)
         except (StopIteration, ConnectionError):
             raise

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from weavemw import logs
+from weavemw import logs, troubles
 from weavemw.errors import BadRequest, SettingsError, WeaveError
 from weavemw.router.allocator import parse_subnet
 from weavemw.router.settings import RouterSettings, network_setting
@@ -73,6 +73,7 @@ def main(**options: Any) -> None:
     try:
         settings = RouterSettings(**options)
         logs.configure(settings.log_level)
+        troubles.record(settings.run_dir, "router")
         run(settings, ready=lambda address: _notify(os.environ.get("NOTIFY_SOCKET", "")))
     except WeaveError as error:
         click.echo(f"weave router: {error.message}", err=True)

@@ -1,0 +1,168 @@
+"""What there is to know of this host's router, proxy, engine and containers: asked all at once, whoever is down.
+
+Nothing here fails because something does not answer: what could not be found
+out is an ``error`` in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from weavemw import listeners, runfile, troubles
+from weavemw.cli.command import Invocation
+from weavemw.cli.router import call_router
+from weavemw.container import WAIT_PATH
+from weavemw.docker import DockerClient
+from weavemw.errors import RouterError, RouterUnreachable, WeaveError
+from weavemw.network.netlink import NetlinkNetwork
+from weavemw.network.plan import HostInterface, host_names
+from weavemw.router.client import RouterClient
+from weavemw.supervisor import PROXY, ROUTER
+from weavemw.watcher import read_state
+
+__all__ = ["Facts", "attached_ids", "containers", "gather", "router_facts"]
+
+_LIMIT = 5.0  # seconds for each answer
+Facts = dict[str, Any]
+Rows = Sequence[Mapping[str, Any]]
+T = TypeVar("T")
+
+
+def gather(weave: Invocation) -> Facts:
+    """All of it, in little more than the time of the slowest answer (at most some five seconds)."""
+    settings, proxy = weave.settings(), proxy_facts(weave)
+    engine_host = proxy.get("docker_host") or settings.docker_host
+    address = proxy.get("router_address") or settings.router_address
+    docker, router = DockerClient(engine_host.removeprefix("unix://"), timeout=_LIMIT), RouterClient(address)
+    with ThreadPoolExecutor(16, "status") as pool:
+        found: dict[str, Future[Any]] = {
+            "router": pool.submit(router_facts, address),
+            "engine": pool.submit(_engine, docker),
+            "listening": pool.submit(_listening, proxy, pool),
+            "running": pool.submit(_or_none, lambda: docker.get("/containers/json")),
+            "owned": pool.submit(_or_none, router.owned),
+            "names": pool.submit(_or_none, router.names),
+            "interfaces": pool.submit(_or_none, NetlinkNetwork(settings.bridge).interfaces),
+        }
+        asked = {name: answer.result() for name, answer in found.items()}
+    if proxy["running"]:
+        proxy |= {"listening": asked["listening"], "engine": asked["engine"]}
+    return {"router": asked["router"], "proxy": proxy, "engine": {"host": engine_host, **asked["engine"]},
+            "containers": containers(proxy, asked["running"], asked["interfaces"], asked["owned"], asked["names"]),
+            "errors": _errors(weave.run_dir)}
+
+
+def proxy_facts(weave: Invocation) -> Facts:
+    """What the proxy says of itself in the run directory."""
+    try:
+        run_file = runfile.running(weave.run_dir / runfile.PROXY)
+        state = read_state(weave.run_dir)
+    except WeaveError as error:
+        return {"running": False, "error": error.message}
+    if run_file is None:
+        return {"running": False}
+    return {"running": True, **run_file, "watcher": asdict(state) if state else None}
+
+
+def router_facts(address: str) -> Facts:
+    """Whether a router answers, and its own words."""
+    try:
+        text, wrong = call_router(address, "GET", "/status", timeout=_LIMIT), ""
+    except RouterUnreachable as error:
+        text, wrong = "", error.message
+    except RouterError:
+        text, wrong = "", f"weave router is not running (what answers at {address} is none)"
+    if text.lstrip().startswith("<"):
+        text, wrong = "", f"weave router is not running (what answers at {address} is none)"
+    return {"running": not wrong, "address": address, "status": text, "error": wrong}
+
+
+def containers(proxy: Facts, running: Rows | None, interfaces: Sequence[HostInterface] | None,
+               owned: Mapping[str, Sequence[Any]] | None, names: Rows | None) -> Facts:
+    """What is attached, what waits and why, what was left alone and why. ``None`` is what could not be found out."""
+    watcher = proxy.get("watcher") or {}
+    known = {row["Id"]: _name(row) for row in running or ()}
+    attached = attached_ids(interfaces or (), [*known, *(owned or {})])
+    return {
+        "attached": [_attached(each, known, owned or {}, names or ()) for each in sorted(attached, key=_by(known))],
+        "waiting": _waiting(proxy, running or (), attached),
+        "left_alone": [{"id": key, **row} for key, row in sorted((watcher.get("left_alone") or {}).items())
+                       if row.get("name") not in (PROXY.name, ROUTER.name)] if proxy["running"] else [],
+    }
+
+
+def attached_ids(interfaces: Sequence[HostInterface], candidates: Sequence[str]) -> set[str]:
+    """The containers to which host interfaces belong; those that name none are known by their own name."""
+    by_name = {name: each for each in candidates for name in host_names(each)}
+    return {each.container_id or by_name.get(each.name, "") for each in interfaces} - {""}
+
+
+def _attached(container: str, known: Mapping[str, str], owned: Mapping[str, Sequence[Any]], names: Rows) -> Facts:
+    registered = dict.fromkeys(str(row["Hostname"]).rstrip(".") for row in names
+                               if row.get("ContainerID") == container and not row.get("Tombstone"))
+    return {"id": container, "name": known.get(container, ""),
+            "addresses": [str(address) for address in owned.get(container, ())], "names": list(registered)}
+
+
+def _waiting(proxy: Facts, running: Rows, attached: set[str]) -> list[Facts]:
+    """Those whose command is held back, and those which the watcher tries to attach or to clean up after."""
+    pending = (proxy.get("watcher") or {}).get("pending") or {}
+    held = {row["Id"]: _name(row) for row in running
+            if str(row.get("Command", "")).split(" ")[0] == WAIT_PATH and row["Id"] not in attached}
+    rows = [{"id": key, "name": name, "attempts": 0, **_reason(proxy, pending.get(key))} for key, name in held.items()]
+    if proxy["running"]:
+        rows += [{"id": key, "name": row.get("name") or key, **_reason(proxy, row)} for key, row in pending.items()
+                 if key not in held]
+    return sorted(rows, key=lambda row: row["name"])
+
+
+def _reason(proxy: Facts, pending: Mapping[str, Any] | None) -> Facts:
+    if not proxy["running"]:
+        return {"reason": "weave proxy is not running"}
+    if pending is None:
+        return {"reason": "it is being attached"}
+    return {"reason": pending.get("error", ""), "attempts": pending.get("attempts", 0), "since": pending.get("since")}
+
+
+def _engine(docker: DockerClient) -> Facts:
+    try:
+        found = docker.get("/version")
+        return {"version": found.get("Version"), "api_version": found.get("ApiVersion"),
+                "min_api_version": found.get("MinAPIVersion")}
+    except WeaveError as error:
+        return {"error": error.message}
+
+
+def _listening(proxy: Facts, pool: ThreadPoolExecutor) -> list[Facts]:
+    guarded = bool(proxy.get("guarded"))
+    asked: dict[str, Future[str]] = {
+        each: pool.submit(listeners.complaint, listeners.parse(each), guarded=guarded, timeout=_LIMIT)
+        for each in proxy.get("listeners") or ()}
+    return [{"address": each, "error": answer.result()} for each, answer in asked.items()]
+
+
+def _errors(run_dir: Path) -> list[Facts]:
+    try:
+        return [asdict(each) for each in troubles.latest(run_dir)]
+    except WeaveError:  # said of the proxy already
+        return []
+
+
+def _or_none(question: Callable[[], T]) -> T | None:
+    """An answer; none where none comes, or one of a shape that we don't know."""
+    try:
+        return question()
+    except (WeaveError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def _by(known: Mapping[str, str]) -> Callable[[str], tuple[str, str]]:
+    return lambda container: (known.get(container, ""), container)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return str((row.get("Names") or [row["Id"][:12]])[0]).lstrip("/")

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
+import socket
 import subprocess
 import sys
 import tomllib
@@ -145,6 +147,22 @@ def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("arguments", "status", "complaint"), [
     pytest.param(["lauch"], 2, "no command 'lauch': did you mean 'launch'?", id="a verb mistyped"),
+    pytest.param(["help", "lauch"], 2, "no command 'lauch': did you mean 'launch'?", id="help for no such verb"),
+    pytest.param(["--no-dns", "launch"], 2, "no option --no-dns: it stands after the command: weave launch --no-dns",
+                 id="an option in the wrong place"),
+    pytest.param(["launch-router", "--rewrite-inspect"], 2, "there is `weave launch --rewrite-inspect`",
+                 id="another verb's option"),
+    pytest.param(["launch", "--xyzzy"], 2, "launch has no option --xyzzy: `weave launch --help` lists them all",
+                 id="no such option"),
+    pytest.param(["launch-proxy", "--tls=maybe"], 2, "write --tls, --tls=true or --tls=false", id="no truth value"),
+    pytest.param(["stop", "web"], 2, "Got unexpected extra argument (web): see `weave stop --help`", id="too much"),
+    pytest.param(["attach", "\udcff"], 2, "'\\udcff' is not UTF-8", id="no text"),
+    pytest.param(["launch-proxy", "--bridge=much-too-long-a-name"], 1, "choose at most 15 letters", id="a long name"),
+    pytest.param(["launch-proxy", "-H", f"/{'x' * 107}"], 1, "the path of a socket has at most 107 bytes",
+                 id="a long path"),
+    pytest.param(["launch-proxy", f"--docker-host=unix:///{'x' * 107}"], 1, "at most 107 bytes", id="Docker's too"),
+    pytest.param(["launch-proxy", "--tls"], 1, "`weave certs` makes what is needed", id="no certificates"),
+    pytest.param(["launch-router", "--ipalloc-default-subnet=10.99.0.0/24"], 1, "is not within the range", id="subnet"),
     pytest.param(["xyzzy"], 2, "no command 'xyzzy': `weave --help` lists them all", id="no such verb"),
     pytest.param(["launch-proxy", "--whith-dns"], 2, "--with-dns", id="an option mistyped"),
     pytest.param(["launch-proxy", "--mtu", "big"], 2, "'big' is not a valid integer", id="no number"),
@@ -227,6 +245,77 @@ def test_what_is_printed_as_configuration_says_where_it_comes_from(weave: Weave,
               "dns-domain": "WEAVEMW_DNS_DOMAIN", "docker-host": "DOCKER_HOST", "threads": "default",
               "ipalloc-range": "default"}
     assert {name: found[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("words", [["help"], ["-h"], ["--help"]])
+def test_help_is_asked_for_in_any_way(weave: Weave, words: list[str]) -> None:
+    """Of the whole command, and of a verb; without a word of it, it is a mistake."""
+    assert weave(*words)[1].startswith("Usage: weave [OPTIONS] COMMAND")
+    assert weave("help", "launch")[1] == weave("launch", "--help")[1]
+    status, out, err = weave()
+    assert (status, out) == (2, "")
+    assert err.startswith("Usage: weave [OPTIONS] COMMAND")
+
+
+def _piped(command: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """What a shell makes of a command line that has ``weave`` in it."""
+    line = command.replace("weave", f"{sys.executable} -m weavemw")
+    return subprocess.run(["/bin/sh", "-c", line], env={**os.environ, **environ}, capture_output=True, text=True,
+                          check=False, timeout=30)
+
+
+@pytest.mark.parametrize(("command", "said"), [
+    ("weave --help | head -1", ""),
+    ("weave version | true", ""),
+    ("weave version >&-", ""),
+    ("weave lauch 2>&-", ""),
+    ("weave version > /dev/full", "weave: No space left on device\n"),
+    ("weave --help > /dev/full", "weave: No space left on device\n"),
+])
+def test_output_that_nobody_takes_is_no_traceback(command: str, said: str) -> None:
+    """A reader that has gone, a stream that is closed, a disk that is full."""
+    assert _piped(command).stderr == said
+
+
+def test_an_encoding_without_our_characters_is_no_obstacle() -> None:
+    """They are written as escapes."""
+    done = _piped("weave launch --help", PYTHONIOENCODING="latin-1", LC_ALL="xx_YY")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "[PEER\\u2026]" in done.stdout
+
+
+_INTERRUPTED_IMPORT = """
+import sys
+class Finder:
+    def find_spec(self, name, *rest):
+        if name == "weavemw.cli":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Finder())
+from weavemw.__main__ import main
+main()
+"""
+
+
+def test_interrupted_while_it_starts_it_says_nothing() -> None:
+    """Ctrl-C while Python imports it; the status is 130, as shells have it."""
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED_IMPORT], capture_output=True, text=True, check=False,
+                          timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_while_it_waits_it_says_nothing(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    """Here for an engine that never answers."""
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "docker.sock"))
+        silent.listen()
+        environ = {**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/docker.sock", "WEAVEMW_RUN_DIR": str(tmp_path)}
+        child = subprocess.Popen([sys.executable, "-m", "weavemw", "ps"], env=environ, text=True,
+                                 stderr=subprocess.PIPE)
+        with silent.accept()[0]:
+            child.send_signal(number)
+            said = child.communicate(timeout=20)[1]
+    assert (child.returncode, said.strip()) == (status, "")
 
 
 def test_status_says_that_nothing_runs(weave: Weave) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,10 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     except NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return error.exit_code
+    except click.UsageError as error:
+        words = re.sub(r"Invalid value for '\[.*?\]': ", "", error.format_message().removesuffix("."))
+        where = error.ctx.command_path if error.ctx else "weave"
+        return _complain(words if "`" in words or "?" in words else f"{words}: see `{where} --help`", error.exit_code)
     except click.ClickException as error:
         return _complain(error.format_message(), error.exit_code)
     except WeaveError as error:

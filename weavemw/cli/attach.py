@@ -70,7 +70,7 @@ def run(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None:
     settings = _settings(weave, options)
     wanted, arguments = split(words)
     if not arguments:
-        raise click.UsageError("an image is missing: weave run [ADDR…] IMAGE")
+        raise click.UsageError("an image is missing")
     _refuse_taken(settings, wanted)
     container_id = _docker_run(weave, settings, [*_dns(settings, arguments), *arguments])
     click.echo(container_id)
@@ -85,10 +85,12 @@ run.context_settings = {"ignore_unknown_options": True, "allow_interspersed_args
 
 @verb("start")
 @_options(*_naming, _no_hosts, _no_route)
-@click.argument("words", nargs=-1, required=True, metavar="[ADDR…] CONTAINER")
+@click.argument("words", nargs=-1, metavar="[ADDR…] CONTAINER")
 @click.pass_obj
 def start(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None:
     """Start a container that exists, and attach it, with the addresses that it had or with others besides.
+
+    It is `weave launch` that starts weave itself.
 
     \b
     weave start web
@@ -104,7 +106,7 @@ def start(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None:
 @verb("attach")
 @_options(*_naming, _no_route)
 @click.option("--rewrite-hosts", is_flag=True, help="Write its name into its /etc/hosts too.")
-@click.argument("words", nargs=-1, required=True, metavar="[ADDR…] CONTAINER")
+@click.argument("words", nargs=-1, metavar="[ADDR…] CONTAINER")
 @click.pass_obj
 def attach(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None:
     """Attach a running container, or give it further addresses; prints those that it has.
@@ -118,7 +120,7 @@ def attach(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None
 
 
 @verb("detach")
-@click.argument("words", nargs=-1, required=True, metavar="[ADDR…] CONTAINER")
+@click.argument("words", nargs=-1, metavar="[ADDR…] CONTAINER")
 @click.pass_obj
 def detach(weave: Invocation, words: tuple[str, ...]) -> None:
     """Take a container, or some of its addresses, off the network; prints the addresses that are free again.
@@ -241,6 +243,8 @@ def _one_container(words: Sequence[str]) -> tuple[tuple[Wanted, ...], str]:
     wanted, rest = split(words)
     if len(rest) == 1 and rest[0] and "/" not in rest[0]:  # no container has such a name
         return wanted, rest[0]
+    if not rest:
+        raise click.UsageError("a container is missing")
     hint = next((f": {word} is no address, which is written 10.2.1.1/24" for word in rest if "/" in word), "")
     if len(rest) > 1 and all(map(_ADDRESS.fullmatch, rest[1:])):
         hint = f": the container comes last, as in {' '.join([*rest[1:], rest[0]])!r}"

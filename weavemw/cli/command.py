@@ -173,6 +173,8 @@ class _Group(click.Group):
         return super().get_command(ctx, cmd_name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args[:1] in (["help"], ["-h"]):
+            args = [*args[1:2], "--help"]
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:

@@ -72,7 +72,7 @@ def launch(weave: Invocation, /, print_config: bool, **options: Any) -> None:
     except BaseException:
         _supervisor(settings).stop(ROUTER)
         raise
-    return None
+    return _show_attaching(settings)
 
 
 @verb("launch-router", launches=True)
@@ -125,7 +125,8 @@ def launch_proxy(weave: Invocation, /, foreground: bool, print_config: bool, **o
         from weavemw.server import serve
 
         serve(settings)
-    return _launch_proxy(weave, settings)
+    _launch_proxy(weave, settings)
+    return _show_attaching(settings)
 
 
 @verb("stop")
@@ -214,11 +215,21 @@ def _strange_variables(weave: Invocation) -> list[str]:
 
 
 def _launch_proxy(weave: Invocation, settings: Settings) -> None:
-    _refuse_second_proxy(weave, settings)
     warnings = exposure.check_tls(settings)
+    _refuse_second_proxy(weave, settings)
     environ = settings.to_environ() | {sources.CONFIG_VARIABLE: os.devnull} | python_environ(weave.environ)
     _supervisor(settings).launch(PROXY, environ, is_ready=lambda: proxy_serves(settings))
     _warn(*warnings, exposure.open_to_all(settings))
+
+
+def _show_attaching(settings: Settings) -> None:
+    """Show how containers that wait are attached, which the watcher does, until it has tried all of them."""
+    from weavemw.cli.waiting import Waiting
+
+    waiting = Waiting(settings)
+    waiting.show()
+    if waiting.refused:
+        _warn(f"{len(waiting.refused)} of the containers that wait could not be attached yet: `weave status` says why")
 
 
 def _refuse_second(weave: Invocation, settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 
 import pytest
@@ -16,23 +17,34 @@ def _rules(host: TestHost) -> str:
                    for table in ("filter", "nat"))
 
 
+def _everything(host: TestHost) -> tuple[object, ...]:
+    """All that weave could leave behind."""
+    files = [path.exists() for path in (host.state_dir, host.run_dir, host.dir / "weave.sock")]
+    return set(host.links()), _rules(host), files, host.docker("images", "-q").stdout, host.docker("ps", "-aq").stdout
+
+
 def test_nothing_is_left_of_it(fresh_host: TestHost) -> None:
-    """Interfaces, bridge, rules, sockets, state, image: all as before the launch."""
-    before = set(fresh_host.links()), _rules(fresh_host)
+    """Interfaces, bridge, rules, sockets, state, image: all as before the launch, whatever else has gone by then."""
+    fresh_host.state_dir.rmdir()
+    fresh_host.run_dir.rmdir()
+    before = _everything(fresh_host)
     weave = Launched(fresh_host)
     weave.weave("expose")
     weave.weave("run", "--name", "web", "busybox", "sleep", "3600")
     weave.weave("detach", "web")
     weave.docker("run", "--rm", "busybox", "true")
     fresh_host.docker("rm", "-f", "web")
-    done = weave.weave("reset")
-    assert done.stdout == ""
-    assert (set(fresh_host.links()), _rules(fresh_host)) == before
-    assert not weave.socket.exists()
-    assert not fresh_host.state_dir.exists()
-    assert not fresh_host.run_dir.exists()
-    assert "weavemw" not in fresh_host.docker("images").stdout
-    assert fresh_host.docker("ps", "-aq").stdout == ""
+    assert weave.weave("reset").stdout == ""
+    assert _everything(fresh_host) == before
+    assert weave.weave("reset").stdout == ""  # again
+    weave = Launched(fresh_host)  # half of it gone by other hands
+    weave.docker("run", "--rm", "busybox", "true")
+    fresh_host.docker("rm", "-f", "weave", "weaveproxy")
+    fresh_host.ip("link", "delete", "weave")
+    shutil.rmtree(fresh_host.state_dir)
+    assert weave.socket.exists()
+    assert weave.weave("reset").stdout == ""
+    assert _everything(fresh_host) == before
 
 
 def test_what_containers_need_stays_and_is_named(fresh_host: TestHost) -> None:
@@ -67,3 +79,4 @@ def test_without_docker_the_rest_is_removed_by_force(fresh_host: TestHost) -> No
     assert "weave" not in fresh_host.links()
     assert not (fresh_host.state_dir / "router.db").exists()
     assert list((fresh_host.state_dir / "wait").iterdir())
+    assert weave.weave("reset", "--force").stdout == left

@@ -294,7 +294,10 @@ def _docker_run(weave: Invocation, settings: Settings, arguments: Sequence[str])
 
 def _host_row(settings: Settings) -> list[str]:
     bridge = look(settings.bridge)
-    return [EXPOSE, bridge.mac, *map(str, bridge.addresses)] if bridge else []
+    if bridge is None:
+        return []
+    shown = [str(address) for address in bridge.addresses if not address.is_link_local]  # the others are weaveDNS's
+    return [EXPOSE, bridge.mac, *shown]
 
 
 def _row(docker: Docker, network: Network, name: str, *, is_asked: bool) -> list[str]:

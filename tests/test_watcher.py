@@ -87,6 +87,29 @@ def test_what_runs_already_is_attached_and_what_is_gone_is_cleaned_up(world):
     assert set(world.router.owners) == {waits.id}
 
 
+def test_a_look_at_many_containers_shows_how_far_it_is(world, caplog, monkeypatch):
+    """In the log, so many at a time, and in the state."""
+    monkeypatch.setattr(module, "_MANY", 2)
+    caplog.set_level("INFO")
+    for _ in range(5):
+        world.docker.run()
+    watcher = world.watching()
+    await_true(lambda: watcher.state.looked == 5)
+    assert watcher.state.found == 5
+    assert [record.args for record in caplog.records if record.msg.startswith("looked at")] == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_sums_go_on_with_the_next_watcher(world):
+    """They don't end with the process that counted; what another version wrote besides is passed over."""
+    stored = {"counters": {"attached": 7}, "pending": {"1" * 64: {"name": "x", "error": "e", "new": 1}}, "new": 1}
+    (world.run_dir / module.STATE_FILE).write_text(json.dumps(stored))
+    assert read_state(world.run_dir).pending["1" * 64].error == "e"
+    watcher = world.watching()
+    world.docker.run()
+    await_true(lambda: watcher.state.counters["attached"] == 8)
+    assert watcher.state.counters["retries"] == 0
+
+
 def test_addresses_go_with_the_container(world):
     """An address is kept while the container exists, and free when it is gone; so are interface and name."""
     world.watching()

@@ -42,6 +42,7 @@ STATE_FILE = "watcher.json"
 
 _ACTIONS = ("start", "die", "destroy", "rename")
 _BUSY_AGAIN = 0.2
+_MANY = 100
 _FIRST_RETRY, _GROWTH, _LAST_RETRY = 1.0, 1.5, 60.0
 _LOOK, _SWEEP = "all containers", "orphans"  # keys beside the containers' ids
 
@@ -63,7 +64,10 @@ class Pending:
 
 @dataclass(slots=True)
 class State:
-    """What the watcher shows; times are Unix times. ``left_alone``: reasons, by container id."""
+    """What the watcher shows; times are Unix times. ``left_alone``: reasons, by container id.
+
+    Of the containers ``found`` when it connected to Docker, it has ``looked`` at so many.
+    """
 
     pid: int = field(default_factory=os.getpid)
     since: float = field(default_factory=time.time)
@@ -71,6 +75,8 @@ class State:
     error: str = ""
     pending: dict[str, Pending] = field(default_factory=dict)
     left_alone: dict[str, dict[str, str]] = field(default_factory=dict)
+    found: int = 0
+    looked: int = 0
     counters: dict[str, int] = field(default_factory=lambda: dict.fromkeys(
         ("connections", "attached", "detached", "released", "retries", "swept_interfaces", "swept_names",
          "swept_addresses"), 0))
@@ -115,6 +121,7 @@ class Watcher:
         self._connected_to: set[str] = set()  # or disconnected from some network
         self._registered: dict[str, set[str]] = {}
         self._names: dict[str, str] = {}
+        self._unseen: set[str] = set()  # found by the look at everything, and not yet worked on
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._changed = True
@@ -226,6 +233,7 @@ class Watcher:
                 self._failed(key, repr(error))
             finally:
                 self._schedule.done(key)
+                self._looked_at(key)
 
     def _try(self, key: str) -> None:
         try:
@@ -241,6 +249,9 @@ class Watcher:
         """Look at every container that runs; remember which names are registered, since some changed unseen."""
         running = self.docker.container_ids()
         self._unnamed.update(running)
+        with self._changing() as state:
+            self._unseen = set(running)
+            state.found, state.looked = len(running), 0
         for container_id in running:
             self._schedule.put(container_id)
         self._schedule.put(_SWEEP)
@@ -248,6 +259,18 @@ class Watcher:
         for row in self.attachment.router.names():
             registered.setdefault(str(row["ContainerID"]), set()).add(_plain(str(row["Hostname"])))
         self._registered = registered
+
+    def _looked_at(self, key: str) -> None:
+        """A line in the log for each hundred: after a reboot there may be a thousand to attach."""
+        with self._lock:
+            if key not in self._unseen:
+                return
+            self._unseen.discard(key)
+            self.state.looked += 1
+            self._changed = True
+            looked, found = self.state.looked, self.state.found
+        if found >= _MANY and (looked % _MANY == 0 or looked == found):
+            _log.info("looked at %d of %d containers", looked, found)
 
     def _sweep(self) -> None:
         swept = self.attachment.sweep()

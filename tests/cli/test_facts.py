@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from ipaddress import ip_interface
@@ -40,6 +43,12 @@ def test_what_is_attached_has_its_addresses_and_names() -> None:
         {"id": A, "name": "web", "addresses": ["10.32.0.1/12"], "names": ["web.weave.local"]}]}
 
 
+def test_without_a_router_addresses_are_unknown() -> None:
+    """Which is not the same as none."""
+    found = containers(_RUNNING, [_row(A, "web")], [HostInterface("x", A)], None, None)
+    assert found["attached"] == [{"id": A, "name": "web", "addresses": None, "names": []}]
+
+
 @pytest.mark.parametrize(("proxy", "reason"), [
     pytest.param({"running": False}, {"reason": "weave proxy is not running", "attempts": 0}, id="no proxy"),
     pytest.param(_RUNNING, {"reason": "it is being attached", "attempts": 0}, id="at this moment"),
@@ -67,6 +76,28 @@ def test_our_own_containers_are_not_news() -> None:
     proxy = {"running": True, "watcher": {"left_alone": alone}}
     assert containers(proxy, [], [], {}, [])["left_alone"] == [{"id": B, "name": "host", "reason": "r"}]
     assert containers({**proxy, "running": False}, [], [], {}, [])["left_alone"] == []
+
+
+_AS_NOBODY = """
+import os, sys
+from weavemw.cli import attach, display, facts, mistakes, overview, run, status  # while they can be read
+os.setegid(65534)
+os.seteuid(65534)
+sys.exit(run(sys.argv[1:], os.environ))
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("verb", ["status", "healthcheck", "report", "metrics"])
+def test_who_may_not_read_the_run_directory_is_told_so(tmp_path: Path, verb: str) -> None:
+    """In one line that says what to do."""
+    (tmp_path / "run").mkdir(mode=0o700)
+    environ = {**os.environ, "WEAVEMW_RUN_DIR": str(tmp_path / "run"), "WEAVE_HTTP_ADDR": "127.0.0.1:1",
+               "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
+    done = subprocess.run([sys.executable, "-c", _AS_NOBODY, verb], env=environ, capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"weave: can't read {tmp_path}/run/proxy.json: Permission denied: try again as root\n"
 
 
 _HEALTHY: dict[str, Any] = {

@@ -6,7 +6,7 @@ out is an ``error`` in its place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +24,7 @@ from weavemw.router.client import RouterClient
 from weavemw.supervisor import PROXY, ROUTER
 from weavemw.watcher import read_state
 
-__all__ = ["Facts", "attached_ids", "containers", "gather", "router_facts"]
+__all__ = ["Facts", "attached_ids", "containers", "gather", "held_back", "router_facts"]
 
 _LIMIT = 5.0  # seconds for each answer
 Facts = dict[str, Any]
@@ -65,6 +65,8 @@ def proxy_facts(weave: Invocation) -> Facts:
         return {"running": False, "error": error.message}
     if run_file is None:
         return {"running": False}
+    if state and state.since < run_file.get("started", 0):  # an earlier proxy's
+        state = None
     return {"running": True, **run_file, "watcher": asdict(state) if state else None}
 
 
@@ -88,7 +90,7 @@ def containers(proxy: Facts, running: Rows | None, interfaces: Sequence[HostInte
     known = {row["Id"]: _name(row) for row in running or ()}
     attached = attached_ids(interfaces or (), [*known, *(owned or {})])
     return {
-        "attached": [_attached(each, known, owned or {}, names or ()) for each in sorted(attached, key=_by(known))],
+        "attached": [_attached(each, known, owned, names or ()) for each in sorted(attached, key=_by(known))],
         "waiting": _waiting(proxy, running or (), attached),
         "left_alone": [{"id": key, **row} for key, row in sorted((watcher.get("left_alone") or {}).items())
                        if row.get("name") not in (PROXY.name, ROUTER.name)] if proxy["running"] else [],
@@ -101,23 +103,30 @@ def attached_ids(interfaces: Sequence[HostInterface], candidates: Sequence[str])
     return {each.container_id or by_name.get(each.name, "") for each in interfaces} - {""}
 
 
-def _attached(container: str, known: Mapping[str, str], owned: Mapping[str, Sequence[Any]], names: Rows) -> Facts:
+def _attached(container: str, known: Mapping[str, str], owned: Mapping[str, Sequence[Any]] | None,
+              names: Rows) -> Facts:
     registered = dict.fromkeys(str(row["Hostname"]).rstrip(".") for row in names
                                if row.get("ContainerID") == container and not row.get("Tombstone"))
     return {"id": container, "name": known.get(container, ""),
-            "addresses": [str(address) for address in owned.get(container, ())], "names": list(registered)}
+            "addresses": None if owned is None else [str(address) for address in owned.get(container, ())],
+            "names": list(registered)}
 
 
 def _waiting(proxy: Facts, running: Rows, attached: set[str]) -> list[Facts]:
     """Those whose command is held back, and those which the watcher tries to attach or to clean up after."""
     pending = (proxy.get("watcher") or {}).get("pending") or {}
-    held = {row["Id"]: _name(row) for row in running
-            if str(row.get("Command", "")).split(" ")[0] == WAIT_PATH and row["Id"] not in attached}
+    held = held_back(running, attached)
     rows = [{"id": key, "name": name, "attempts": 0, **_reason(proxy, pending.get(key))} for key, name in held.items()]
     if proxy["running"]:
         rows += [{"id": key, "name": row.get("name") or key, **_reason(proxy, row)} for key, row in pending.items()
                  if key not in held]
     return sorted(rows, key=lambda row: row["name"])
+
+
+def held_back(running: Rows, attached: Set[str]) -> dict[str, str]:
+    """The names of running containers whose command is held back, by id (rows of ``GET /containers/json``)."""
+    return {row["Id"]: _name(row) for row in running
+            if str(row.get("Command", "")).split(" ")[0] == WAIT_PATH and row["Id"] not in attached}
 
 
 def _reason(proxy: Facts, pending: Mapping[str, Any] | None) -> Facts:

@@ -108,7 +108,8 @@ def _watcher(state: Facts | None, to: Screen) -> str:
     if state is None:
         return "starting"
     if state["connected"]:
-        return "follows Docker's events"
+        found, looked = state.get("found", 0), state.get("looked", 0)
+        return "follows Docker's events" + (f" (looked at {looked} of {found} containers)" if looked < found else "")
     return to.paint(f"does not follow Docker's events: {state['error'] or 'not yet'}", fg="red")
 
 
@@ -122,7 +123,9 @@ def _row(container: Facts, state: str, detail: str) -> tuple[str, str, str, str]
 
 
 def _has(container: Facts) -> str:
-    return " ".join((*container["addresses"], *container["names"])) or "attached by hand"
+    if container["addresses"] is None:
+        return "addresses unknown: the router does not answer"
+    return " ".join((*container["addresses"], *container["names"])) or "no addresses at the router"
 
 
 def _waits(container: Facts) -> str:

@@ -69,8 +69,8 @@ def of_proxy(facts: dict[str, Any]) -> dict[str, Any]:
 
 def _containers(found: dict[str, Any]) -> dict[str, Any]:
     return {
-        "Attached": [{"ID": each["id"], "Name": each["name"], "Addresses": each["addresses"], "Names": each["names"]}
-                     for each in found["attached"]],
+        "Attached": [{"ID": each["id"], "Name": each["name"], "Addresses": each["addresses"] or [],
+                      "Names": each["names"]} for each in found["attached"]],
         "Waiting": [{"ID": each["id"], "Name": each["name"], "Reason": each["reason"],
                      "Attempts": each.get("attempts", 0)} for each in found["waiting"]],
         "LeftAlone": [{"ID": each["id"], "Name": each.get("name", ""), "Reason": each.get("reason", "")}

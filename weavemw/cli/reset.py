@@ -11,9 +11,10 @@ from typing import Any
 
 import click
 
-from weavemw import assembly, listeners, runfile
+from weavemw import assembly, listeners, runfile, tally, troubles
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.launch import stop_running_proxy, stop_running_router
+from weavemw.cli.progress import progress
 from weavemw.cli.router import router_serves
 from weavemw.docker import DockerClient
 from weavemw.errors import Conflict, DockerUnreachable, WeaveError
@@ -25,7 +26,7 @@ from weavemw.watcher import STATE_FILE
 __all__ = ["reset", "wait_users"]
 
 _STATE = ("router.db", "router.db-wal", "router.db-shm", "router.lock")
-_RUN = (runfile.PROXY, STATE_FILE, "watcher.lock")
+_RUN = (runfile.PROXY, STATE_FILE, "watcher.lock", troubles.FILE)
 
 
 @verb("reset")
@@ -93,8 +94,11 @@ def _remove_all(settings: Settings, sockets: Iterable[listeners.Listener],
 
 def _remove_network(settings: Settings) -> Iterator[str]:
     network = NetlinkNetwork(settings.bridge)
-    for interface in network.interfaces():
-        network.delete(interface.name)
+    interfaces = network.interfaces()
+    with progress("removing interfaces", "removed interfaces:", len(interfaces), least=20) as tell:
+        for count, interface in enumerate(interfaces, 1):
+            network.delete(interface.name)
+            tell(count)
     firewall.shut(settings.bridge, settings.docker_bridge)
     found = bridge.look(settings.bridge)
     if found is None:
@@ -118,7 +122,7 @@ def _remove_sockets(sockets: Iterable[listeners.Listener]) -> Iterator[str]:
 def _remove_files(settings: Settings, containers: list[dict[str, Any]] | None) -> Iterator[str]:
     for path in (*(settings.state_dir / name for name in _STATE), *(settings.run_dir / name for name in _RUN)):
         path.unlink(missing_ok=True)
-    for tree in (settings.run_dir / "locks", settings.state_dir / "names"):
+    for tree in (settings.run_dir / "locks", settings.run_dir / tally.DIRECTORY, settings.state_dir / "names"):
         _remove_tree(tree)
     yield from _remove_wait_programs(settings.state_dir / "wait", containers)
     for directory in (settings.state_dir / "wait", settings.state_dir, settings.run_dir):

@@ -14,6 +14,7 @@ import click
 
 from weavemw import assembly
 from weavemw.attachment import Attachment, NotRunning
+from weavemw.cli import completion
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.mistakes import explained
 from weavemw.cli.names import dns_arguments
@@ -85,7 +86,7 @@ run.context_settings = {"ignore_unknown_options": True, "allow_interspersed_args
 
 @verb("start")
 @_options(*_naming, _no_hosts, _no_route)
-@click.argument("words", nargs=-1, metavar="[ADDR…] CONTAINER")
+@click.argument("words", nargs=-1, metavar="[ADDR…] CONTAINER", shell_complete=completion.containers(status=""))
 @click.pass_obj
 def start(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None:
     """Start a container that exists, and attach it, with the addresses that it had or with others besides.
@@ -106,7 +107,7 @@ def start(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None:
 @verb("attach")
 @_options(*_naming, _no_route)
 @click.option("--rewrite-hosts", is_flag=True, help="Write its name into its /etc/hosts too.")
-@click.argument("words", nargs=-1, metavar="[ADDR…] CONTAINER")
+@click.argument("words", nargs=-1, metavar="[ADDR…] CONTAINER", shell_complete=completion.containers())
 @click.pass_obj
 def attach(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None:
     """Attach a running container, or give it further addresses; prints those that it has.
@@ -120,7 +121,7 @@ def attach(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None
 
 
 @verb("detach")
-@click.argument("words", nargs=-1, metavar="[ADDR…] CONTAINER")
+@click.argument("words", nargs=-1, metavar="[ADDR…] CONTAINER", shell_complete=completion.containers())
 @click.pass_obj
 def detach(weave: Invocation, words: tuple[str, ...]) -> None:
     """Take a container, or some of its addresses, off the network; prints the addresses that are free again.
@@ -143,7 +144,7 @@ def detach(weave: Invocation, words: tuple[str, ...]) -> None:
 
 
 @verb("ps")
-@click.argument("containers", nargs=-1)
+@click.argument("containers", nargs=-1, shell_complete=completion.containers(EXPOSE))
 @click.pass_obj
 def ps(weave: Invocation, containers: tuple[str, ...]) -> None:
     """List attached containers: id, MAC address and addresses of each; the host's own are "weave:expose".

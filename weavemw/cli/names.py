@@ -15,6 +15,7 @@ import dns.rdatatype
 
 from weavemw import assembly, hostnames
 from weavemw.added import Added
+from weavemw.cli import completion
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.router import router_text
 from weavemw.errors import BadRequest, RouterError, RouterUnreachable, WeaveError
@@ -38,7 +39,7 @@ class Wanted:
 
 
 @verb("dns-add")
-@click.argument("words", nargs=-1, metavar="[IP…] [CONTAINER]")
+@click.argument("words", nargs=-1, metavar="[IP…] [CONTAINER]", shell_complete=completion.containers())
 @_fqdn
 @click.pass_obj
 def dns_add(weave: Invocation, words: tuple[str, ...], fqdn: str) -> None:
@@ -63,7 +64,7 @@ def dns_add(weave: Invocation, words: tuple[str, ...], fqdn: str) -> None:
 
 
 @verb("dns-remove")
-@click.argument("words", nargs=-1, metavar="[IP…] [CONTAINER]")
+@click.argument("words", nargs=-1, metavar="[IP…] [CONTAINER]", shell_complete=completion.containers())
 @_fqdn
 @click.pass_obj
 def dns_remove(weave: Invocation, words: tuple[str, ...], fqdn: str) -> None:

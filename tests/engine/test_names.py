@@ -227,6 +227,18 @@ def test_a_further_name_of_a_container(weave: Launched) -> None:
     assert (unknown.returncode, unknown.stdout) == (1, "")
 
 
+def test_a_name_for_later(weave: Launched) -> None:
+    """dns-add to a container that does not run registers nothing: not until it starts."""
+    container = weave.docker("create", "--name", "later", "busybox", "sleep", "3600").stdout.strip()
+    assert weave.weave("dns-add", "later", check=False).returncode == 1
+    said = weave.weave("dns-add", "later", "-h", "afterwards.weave.local").stderr
+    assert "not running" in said
+    assert registered(weave, container) == set()
+    weave.docker("start", "later")
+    assert registered(weave, container) == {"later", "afterwards"}
+    weave.docker("rm", "-f", "later")
+
+
 def test_the_arguments_that_docker_would_be_given(weave: Launched) -> None:
     """dns-args prints the server and the search domain."""
     assert weave.weave("dns-args").stdout.split() == [f"--dns={SERVER}", "--dns-search=weave.local"]

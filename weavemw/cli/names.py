@@ -18,6 +18,7 @@ from weavemw.added import Added
 from weavemw.cli import completion
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.router import router_text
+from weavemw.container import Container
 from weavemw.errors import BadRequest, RouterError, RouterUnreachable, WeaveError
 from weavemw.router.client import Interface, RouterClient
 
@@ -52,15 +53,15 @@ def dns_add(weave: Invocation, words: tuple[str, ...], fqdn: str) -> None:
     weave dns-add 192.0.2.7 -h printer.weave.local    # of no container
     """
     asked, router = wanted(words, fqdn), _router(weave)
-    owner, names = _owner_and_names(weave, router, asked, fqdn)
-    addresses = asked.addresses or router.addresses(owner)
-    if not addresses:
-        raise WeaveError(f"{asked.container} has no address on the weave network")
-    if asked.container and (fqdn or asked.addresses):
-        _keep(weave, owner, [Added(name, address) for name in names for address in asked.addresses or (None,)])
-    for address in addresses:
-        for name in names:
-            router.register(owner, address, name)
+    container = weave.docker().inspect(asked.container) if asked.container else None
+    names = _names(router, container, fqdn)
+    lasting = names if fqdn or asked.addresses else ()  # its own names are its own at every start
+    if container and not container.is_alive:
+        _add_later(weave, container, lasting, asked)
+    else:
+        _add_now(router, container, names, asked)
+        if container and lasting:
+            _keep(weave, container.id, lasting, asked)
 
 
 @verb("dns-remove")
@@ -155,21 +156,38 @@ def _value(arguments: Sequence[str], *options: str) -> str:
     return found
 
 
-def _owner_and_names(weave: Invocation, router: RouterClient, asked: Wanted, fqdn: str) -> tuple[str, tuple[str, ...]]:
+def _names(router: RouterClient, container: Container | None, fqdn: str) -> tuple[str, ...]:
     domain = router.domain()
-    given = (_in_domain(fqdn, domain),) if fqdn else ()
-    if not asked.container:
-        return EXTERN, given
-    container = weave.docker().inspect(asked.container)
-    names = given or hostnames.names_for(container, domain)
+    if fqdn or container is None:
+        return (_in_domain(fqdn, domain),)
+    names = hostnames.names_for(container, domain)
     if not names:
-        raise BadRequest(f"{asked.container} has no name in {domain}: give one by -h")
-    return container.id, names
+        raise BadRequest(f"{container.name} has no name in {domain}: give one by -h")
+    return names
 
 
-def _keep(weave: Invocation, container_id: str, names: Sequence[Added]) -> None:
+def _add_now(router: RouterClient, container: Container | None, names: Sequence[str], asked: Wanted) -> None:
+    owner = container.id if container else EXTERN
+    addresses = asked.addresses or router.addresses(owner)
+    if not addresses:
+        raise WeaveError(f"{asked.container} has no address on the weave network")
+    for address in addresses:
+        for name in names:
+            router.register(owner, address, name)
+
+
+def _add_later(weave: Invocation, container: Container, names: Sequence[str], asked: Wanted) -> None:
+    """No name leads to a container that does not run."""
+    if not names:
+        raise WeaveError(f"{asked.container} is not running: it gets its names when it starts")
+    _keep(weave, container.id, names, asked)
+    click.echo(f"{asked.container} is not running: the name is there when it starts", err=True)
+
+
+def _keep(weave: Invocation, container_id: str, names: Sequence[str], asked: Wanted) -> None:
+    added = [Added(name, address) for name in names for address in asked.addresses or (None,)]
     try:
-        assembly.attachment(weave.settings()).keep_names(container_id, names)
+        assembly.attachment(weave.settings()).keep_names(container_id, added)
     except OSError as error:
         click.echo(f"the name lasts until the container stops: can't write {error.filename}: {error.strerror}",
                    err=True)

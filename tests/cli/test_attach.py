@@ -147,7 +147,7 @@ def test_one_that_is_not_held_is_named(word: str) -> None:
     (["run", "10.2.1.300/24", "nginx"], 1, '"10.2.1.300" is not an IP address'),
     (["start"], 2, "a container is missing: see `weave start --help`"),
     (["start", "10.2.1.1/24"], 2, "a container is missing"),
-    (["attach", "web", "10.2.1.1/24"], 2, "the container comes last, as in '10.2.1.1/24 web'"),
+    (["attach", "web", "10.2.1.1/24"], 2, "the container comes last, as in `weave attach 10.2.1.1/24 web`"),
     (["attach", "10.2.1/24", "web"], 2, "10.2.1/24 is no address, which is written 10.2.1.1/24"),
     (["attach", ""], 2, "expected [ADDR…] CONTAINER, found ''"),
     (["ps", ""], 2, "expected the name or id of a container, found ''"),

@@ -47,6 +47,16 @@ def test_run_passes_on_what_is_dockers_and_attaches(weave: Launched) -> None:
     assert eventually(lambda: not weave.held())
 
 
+def test_run_takes_rm_and_what_it_says_itself(weave: Launched) -> None:
+    """The container goes with its end, and its address; a second -d and a -- do no harm."""
+    weave.weave("run", "10.2.1.1/24", "-d", "--rm", "--name", "shop", "--", "busybox", "sleep", "3600")
+    assert weave.ethwe("shop") == "10.2.1.1/24"
+    weave.host.docker("kill", "shop")
+    assert eventually(lambda: not weave.held())
+    ended = weave.weave("run", "--rm", "busybox", "true", check=False)
+    assert (ended.returncode, ended.stderr) == (1, f"weave: {ended.stdout[:12]} ended before it could be attached\n")
+
+
 def test_run_says_what_docker_said(weave: Launched) -> None:
     """Docker's own words on stderr, and its status; nothing is held."""
     failed = weave.weave("run", "--no-such-option", "busybox", check=False)
@@ -124,7 +134,7 @@ def test_an_address_that_is_taken_is_refused(weave: Launched, web: str) -> None:
     """It says whose it is."""
     weave.weave("attach", "10.2.1.9/24", "web")
     other = weave.host.docker("run", "-d", "busybox", "sleep", "3600").stdout.strip()
-    assert "10.2.1.9/24 is already owned by" in says(weave, "attach", "10.2.1.9/24", other[:12])
+    assert "10.2.1.9/24 is taken by web" in says(weave, "attach", "10.2.1.9/24", other[:12])
     weave.host.docker("rm", "-f", other)
 
 
@@ -166,7 +176,7 @@ def test_expose_by_hand(weave: Launched) -> None:
 def test_an_expose_that_fails_leaves_nothing(weave: Launched, web: str) -> None:
     """Of several addresses one is taken: the host has none."""
     weave.weave("attach", "10.2.1.9/24", "web")
-    assert "already owned" in says(weave, "expose", "10.2.1.8/24", "10.2.1.9/24")
+    assert "is taken by web" in says(weave, "expose", "10.2.1.8/24", "10.2.1.9/24")
     assert "weave:expose" not in weave.held()
     assert "is no name in weave.local" in says(weave, "expose", "-h", "example.com")
     assert weave.weave("ps", "weave:expose").stdout.split()[2:] == []

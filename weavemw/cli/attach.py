@@ -248,7 +248,8 @@ def _one_container(words: Sequence[str]) -> tuple[tuple[Wanted, ...], str]:
         raise click.UsageError("a container is missing")
     hint = next((f": {word} is no address, which is written 10.2.1.1/24" for word in rest if "/" in word), "")
     if len(rest) > 1 and all(map(_ADDRESS.fullmatch, rest[1:])):
-        hint = f": the container comes last, as in {' '.join([*rest[1:], rest[0]])!r}"
+        path = click.get_current_context().command_path
+        hint = f": the container comes last, as in `{path} {' '.join([*rest[1:], rest[0]])}`"
     raise click.UsageError(f"expected [ADDR…] CONTAINER, found {' '.join(words)!r}{hint}")
 
 

@@ -161,7 +161,7 @@ def test_status(call: Callable[..., tuple[int, str]]) -> None:
     assert call("GET", "/status/ipam")[1].endswith("(host1) 1048576 IPs (100.0% of total) (1 active)")
     assert call("GET", "/status/peers")[1].endswith("(host1)")
     assert call("GET", "/report?format={{.IPAM.Range}}") == (200, "10.32.0.0/12")
-    assert '"InUse": 1' in call("GET", "/report", headers={"Accept": "application/json"})[1]
+    assert '"ActiveIPs": 1' in call("GET", "/report", headers={"Accept": "application/json"})[1]
 
 
 @pytest.mark.parametrize(("method", "path", "options", "status"), [

@@ -108,7 +108,9 @@ class RouterService:
     async def report(self) -> dict[str, Any]:
         """All there is to say about this router, as data for JSON."""
         in_use = await self.writer.run(self.allocator.held_count)
+        alone = {"State": "failed", "Info": "this router serves a single host"}
         router = {"Name": self.peer, "NickName": self.nickname, "Targets": list(self.targets),
+                  "Connections": [{"Address": target, **alone} for target in self.targets],
                   "Peers": [{"Name": self.peer, "NickName": self.nickname, "Connections": []}]}
         return {"Version": weavemw.__version__, "Router": router, "IPAM": self._ipam(in_use), "DNS": self._dns()}
 
@@ -145,7 +147,7 @@ class RouterService:
         allocator = self.allocator
         return {"Range": str(allocator.range), "RangeNumIPs": allocator.range.num_addresses,
                 "RangeIPv6": str(allocator.range6 or ""), "DefaultSubnet": str(allocator.default_subnet),
-                "InUse": in_use}
+                "InUse": in_use, "ActiveIPs": in_use}
 
     def _dns(self) -> dict[str, object] | None:
         facts = self.dns()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from host import TestHost
 from launched import Launched, eventually
+from resolvers import MUSL_GCC, image_root
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
@@ -211,6 +214,88 @@ def test_names_survive(weave: Launched, restart: Callable[[Launched], None]) -> 
         weave.weave("dns-remove", "192.0.2.7", "-h", "printer.weave.local")
     for name in ("web", "client"):
         weave.docker("start", name)
+
+
+# -- who asks
+
+@pytest.fixture(scope="module")
+def askers(weave: Launched, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A container with resolvers of all kinds on each kind of network, by network."""
+    weave.host.docker("import", "-", "resolvers", input=image_root(tmp_path_factory.mktemp("musl")), text=False)
+    networks = ("bridge", "shop", "none")
+    made = {network: str(weave.docker("run", "-d", f"--name=on-{network}", f"--net={network}", "resolvers", "sleep",
+                                      "3600").stdout.strip()) for network in networks}
+    yield made
+    weave.host.docker("rm", "-f", *made.values())
+
+
+@pytest.mark.parametrize("network", ["bridge", "shop", "none"])
+@pytest.mark.parametrize("command", [
+    pytest.param("nslookup web.weave.local", id="busybox"),
+    pytest.param("ping -c1 -w5 web", id="ping"),
+    pytest.param("getent ahosts web", id="glibc"),
+    pytest.param("getent hosts web.weave.local", id="glibc with domain"),
+    pytest.param("dig +short web.weave.local", id="dig"),
+    pytest.param("dig +short +tcp WEB.Weave.Local", id="dig by TCP"),
+    pytest.param("musl web", id="musl", marks=pytest.mark.skipif(not MUSL_GCC, reason="needs musl-gcc (musl-tools)")),
+    pytest.param("musl web.weave.local", id="musl with domain",
+                 marks=pytest.mark.skipif(not MUSL_GCC, reason="needs musl-gcc (musl-tools)")),
+])
+def test_every_resolver(weave: Launched, askers: dict[str, str], network: str, command: str) -> None:
+    """glibc, musl, BIND's dig and busybox find a container, by name and with the domain, on each kind of network."""
+    done = weave.host.docker("exec", askers[network], *command.split())
+    assert weave.ethwe("web").partition("/")[0] in re.findall(r"[0-9.]+", done.stdout)
+
+
+@pytest.mark.parametrize("network", ["bridge", "shop", "none"])
+def test_from_address_to_name(weave: Launched, askers: dict[str, str], network: str) -> None:
+    """An address of the weave network has a name for whoever has the address."""
+    address = weave.ethwe("web").partition("/")[0]
+    assert weave.host.docker("exec", askers[network], "getent", "hosts", address).stdout.split()[1:] == [
+        "web.weave.local"]
+
+
+COMPOSE = """\
+services:
+  front: &service
+    image: busybox
+    command: [sleep, "3600"]
+    stop_grace_period: 0s
+  back: *service
+  store:
+    <<: *service
+    networks: {default: {aliases: [database]}}
+"""
+
+
+def test_compose(weave: Launched, tmp_path: Path) -> None:
+    """Three services of a Compose file find each other by service name and alias, by their weave addresses."""
+    compose = compose_of(weave)
+    (tmp_path / "compose.yaml").write_text('version: "3.7"\n' + COMPOSE)
+    options = ("--project-name=project", "-f", tmp_path / "compose.yaml")
+    weave.host.run(*compose, *options, "up", "-d", env={"DOCKER_HOST": weave.via})
+    try:
+        shown = weave.host.docker("ps", "--no-trunc", "--format", '{{.Label "com.docker.compose.service"}} {{.ID}}',
+                                  "--filter=label=com.docker.compose.project=project").stdout
+        there = dict(line.split() for line in shown.splitlines())
+        everybody = " && ".join(f"ping -c1 -w5 {name} && ping -c1 -w5 {name}.weave.local" for name in
+                                ("front", "back", "store", "database"))
+        for service, container in there.items():
+            assert service in registered(weave, container)
+            weave.host.docker("exec", container, "sh", "-c", everybody)
+        assert addresses(weave, "database") == [weave.ethwe(there["store"]).partition("/")[0]]
+    finally:
+        weave.host.run(*compose, *options, "down", "-t0", env={"DOCKER_HOST": weave.via})
+    assert eventually(lambda: addresses(weave, "front") == [], within=10)
+
+
+def compose_of(weave: Launched) -> list[str]:
+    """Compose, as a plugin (v2) or a program (v1)."""
+    if weave.host.docker("compose", "version", check=False).returncode == 0:
+        return ["docker", "compose"]
+    if weave.host.run("sh", "-c", "command -v docker-compose", check=False).returncode == 0:
+        return ["docker-compose"]
+    pytest.skip("needs Compose (apt-get install docker-compose, or the plugin docker-compose-v2)")
 
 
 # -- by hand

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 from weavemw.router.zone import Zone
 
-__all__ = ["MAX_UDP", "REFUSED", "SERVFAIL", "Question", "Verdict", "answer", "is_answer_to", "question_of",
-           "refusal", "truncated"]
+__all__ = ["MAX_UDP", "REFUSED", "SERVFAIL", "Question", "Verdict", "answer", "is_answer_to", "other_answer",
+           "plain_answer", "question_of", "refusal", "truncated"]
 
 #: The largest answer over UDP: what fits everywhere unfragmented (DNS Flag Day 2020).
 MAX_UDP = 1232
@@ -69,17 +69,23 @@ class Question:
 
 def answer(query: bytes, zone: Zone, *, tcp: bool = False) -> bytes | Verdict:
     """The answer to a packet, or what else is to be done with it. Never raises."""
+    return plain_answer(query, zone) or other_answer(query, zone, tcp=tcp)
+
+
+def plain_answer(query: bytes, zone: Zone) -> bytes | None:
+    """The answer to the plain question for a known name, which is most of what is asked; ``None`` if it is none."""
     question = query[_HEADER:]
     found = zone.plain.get(question.lower())
     flags = _PLAIN.get(query[2:_HEADER])
     if found is None or flags is None:
-        return _answer(query, zone, tcp)
+        return None
     counts, records = found
     answers = records[0] if len(records) == 1 else b"".join(random.sample(records, len(records)))
     return b"".join((query[:2], flags, counts, question, answers))
 
 
-def _answer(query: bytes, zone: Zone, tcp: bool) -> bytes | Verdict:
+def other_answer(query: bytes, zone: Zone, *, tcp: bool = False) -> bytes | Verdict:
+    """What is to be done with all other packets."""
     if len(query) < _HEADER or query[2] & 0x80:
         return Verdict.DROP
     if query[2] & 0x78:

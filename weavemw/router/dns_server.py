@@ -16,7 +16,16 @@ from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from weavemw.router.dns import REFUSED, Verdict, answer, question_of, refusal
+from weavemw.router.dns import (
+    NOERROR,
+    REFUSED,
+    Verdict,
+    answer,
+    other_answer,
+    plain_answer,
+    question_of,
+    refusal,
+)
 from weavemw.router.forward import Forwarder
 from weavemw.router.metrics import DnsCounts
 from weavemw.router.store import Network
@@ -118,19 +127,30 @@ class DnsServer:
         zone, receive, codes = self.zone, udp.recvfrom, self.counts["udp"].own
 
         def drain() -> None:
-            for _ in range(_TURN):
+            others = 0
+            for taken in range(_TURN):
                 try:
                     query, peer = receive(_LARGEST_QUERY)
                 except OSError:  # drained; or an ICMP error of an earlier answer, which concerns nobody here
+                    codes[NOERROR] += taken - others
                     return
-                reply = answer(query, zone) if clients[peer[0]] else refused(query)
-                if isinstance(reply, bytes):
-                    codes[reply[3] & 0x0F] += 1
+                reply = plain_answer(query, zone) if clients[peer[0]] else None
+                if reply:
                     send(udp, reply, peer)
-                elif reply is Verdict.FORWARD:
-                    self._spawn(self._forward(udp, query, peer))
+                else:
+                    others += 1
+                    self._answer_other(udp, query, peer, is_client=clients[peer[0]])
+            codes[NOERROR] += _TURN - others
 
         return drain
+
+    def _answer_other(self, udp: socket.socket, query: bytes, peer: tuple[str, int], *, is_client: bool) -> None:
+        reply = other_answer(query, self.zone) if is_client else refused(query)
+        if isinstance(reply, bytes):
+            self.counts["udp"].own[reply[3] & 0x0F] += 1
+            send(udp, reply, peer)
+        elif reply is Verdict.FORWARD:
+            self._spawn(self._forward(udp, query, peer))
 
     async def _forward(self, udp: socket.socket, query: bytes, peer: tuple[str, int]) -> None:
         reply = await self.forwarder.ask(query)

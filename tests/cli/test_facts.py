@@ -78,6 +78,13 @@ def test_our_own_containers_are_not_news() -> None:
     assert containers({**proxy, "running": False}, [], [], {}, [])["left_alone"] == []
 
 
+def test_what_was_attached_by_hand_is_not_left_alone() -> None:
+    """The watcher left it alone when it started; who ran `weave attach` since did not."""
+    proxy = {"running": True, "watcher": {"left_alone": {A: {"name": "web", "reason": "r"}}}}
+    found = containers(proxy, [_row(A, "web", "sh")], [HostInterface("x", A)], {}, [])
+    assert (len(found["attached"]), found["left_alone"]) == (1, [])
+
+
 _AS_NOBODY = """
 import os, sys
 from weavemw.cli import attach, display, facts, mistakes, overview, run, status  # while they can be read

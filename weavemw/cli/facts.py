@@ -93,7 +93,8 @@ def containers(proxy: Facts, running: Rows | None, interfaces: Sequence[HostInte
         "attached": [_attached(each, known, owned, names or ()) for each in sorted(attached, key=_by(known))],
         "waiting": _waiting(proxy, running or (), attached),
         "left_alone": [{"id": key, **row} for key, row in sorted((watcher.get("left_alone") or {}).items())
-                       if row.get("name") not in (PROXY.name, ROUTER.name)] if proxy["running"] else [],
+                       if key not in attached  # by hand
+                       and row.get("name") not in (PROXY.name, ROUTER.name)] if proxy["running"] else [],
     }
 
 

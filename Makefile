@@ -2,12 +2,13 @@
 # make demo     set up, then two containers on the weave network, found by name; takes down what it started
 # make lint     ruff and mypy
 # make bench    the measurements
+# make recordings   type the sessions of docs/sessions.toml at a terminal, and draw the README's pictures anew (as root)
 # make setup    install what is missing: Debian packages (as root), and .venv
 # make clean    remove what these made in this directory
 
 BIN = .venv/bin
 
-.PHONY: help setup lint test demo bench clean
+.PHONY: help setup lint test demo bench recordings clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -27,6 +28,9 @@ demo: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+recordings: setup
+	$(BIN)/python scripts/record.py
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -35,7 +35,7 @@ _MARK = "\x1b]weave\x07"  # what ends a command's output: a sequence that no pro
 _FRESH = ("/run", "/var/lib")  # an engine's sockets and data; of this machine's none is touched
 
 _CHARACTER, _LINE, _MARGIN = 8.4, 18, 14  # pixels, at 14 pixels of font
-_ESCAPE = re.compile(r"\x1b\[([0-9;]*)([@-~])|\x1b\][^\x07]*\x07")
+_ESCAPE = re.compile(r"\x1b\[([0-?]*)[ -/]*([@-~])|\x1b\][^\x07]*\x07")
 
 #: What can be told of a piece of text (ECMA-48's SGR), and what becomes of it.
 _STYLES = {"1": "font-weight: bold", "2": "opacity: .6", "31": "fill: #ff7b72", "32": "fill: #7ee787",

@@ -102,10 +102,14 @@ def test_env_and_config_lead_docker_to_the_proxy(weave: Weave) -> None:
     assert weave("env", "--restore", DOCKER_HOST=_TCP, ORIG_DOCKER_HOST="").stdout == \
         "unset DOCKER_HOST ORIG_DOCKER_HOST\n"
     inside = {"DOCKER_HOST": _TCP, "ORIG_DOCKER_HOST": weave.host.docker_host}
+    assert weave("env", "--check", **inside).stdout.startswith(f"docker goes through the proxy at {_TCP} to Docker ")
+    assert "not to the proxy" in weave.says("env", "--check")
+    assert "`export DOCKER_TLS_VERIFY=1`" not in weave.says("env", "--check", DOCKER_TLS_VERIFY="1", **inside)
     assert "is already running" in weave.says("launch-proxy", **inside)
     stopped = weave("stop", **inside)
     assert 'eval "$(weave env --restore)"' in stopped.stderr
-    assert weave.says("env") == "weave: weave proxy is not running\n"
+    assert weave.says("env").startswith("weave: weave proxy is not running: ")
+    assert weave("env", "--restore", DOCKER_HOST=_TCP).stdout == "unset DOCKER_HOST\n"
 
 
 def test_stop_stops_both_where_docker_host_is_the_proxy(weave: Weave) -> None:
@@ -113,6 +117,26 @@ def test_stop_stops_both_where_docker_host_is_the_proxy(weave: Weave) -> None:
     weave("launch", *weave.listeners)
     stopped = weave("stop", DOCKER_HOST=f"unix://{weave.socket}")
     assert "DOCKER_HOST still points at the proxy" in stopped.stderr
+    assert not weave.names() & {"weave", "weaveproxy"}
+
+
+def test_verbs_follow_the_proxy_that_runs(weave: Weave) -> None:
+    """Who launched with another bridge and another port need not say so to every verb."""
+    weave("launch", *weave.listeners, "--bridge=w2", "--router-address=127.0.0.1:6799", "--log-level", "debug")
+    assert weave("ps", "weave:expose").stdout.split()[1] == weave.host.links()["w2"]["address"]
+    assert weave("prime").stdout == ""
+    weave("reset")
+    assert "w2" not in weave.host.links()
+
+
+def test_an_interrupted_launch_leaves_nothing(weave: Weave) -> None:
+    """Neither router nor proxy; the status is that of an interrupted command, and nothing is said."""
+    child = weave.host.popen("python", "-m", "weavemw", "launch", *weave.listeners, stderr=subprocess.PIPE, text=True,
+                             env={"PYTHONPATH": str(_ROOT)})
+    _until(lambda: "weaveproxy" in weave.names())
+    child.send_signal(signal.SIGINT)
+    assert child.communicate(timeout=30)[1].strip() == ""
+    assert child.returncode == 130
     assert not weave.names() & {"weave", "weaveproxy"}
 
 
@@ -208,7 +232,7 @@ def test_gunicorn_itself_serves_with_the_configuration_in_conf(weave: Weave) -> 
     gunicorn = weave.host.popen(
         "gunicorn", "-c", str(_ROOT / "conf/gunicorn.conf.py"), "weavemw.app:proxy",
         env={"PYTHONPATH": str(_ROOT), "WEAVEMW_LISTENERS": f"unix://{weave.socket}"}, stderr=subprocess.PIPE)
-    _until(lambda: weave.status()["proxy"]["running"] 
+    _until(lambda: weave.status()["proxy"]["running"]
            and not any(each["error"] for each in weave.status()["proxy"]["listening"]))
     assert weave.host.docker("version", host=f"unix://{weave.socket}").returncode == 0
     gunicorn.terminate()

@@ -144,7 +144,7 @@ def detach(weave: Invocation, words: tuple[str, ...]) -> None:
 
 
 @verb("ps")
-@click.argument("containers", nargs=-1, shell_complete=completion.containers(EXPOSE))
+@click.argument("containers", nargs=-1, metavar="[CONTAINER…]", shell_complete=completion.containers(EXPOSE))
 @click.pass_obj
 def ps(weave: Invocation, containers: tuple[str, ...]) -> None:
     """List attached containers: id, MAC address and addresses of each; the host's own are "weave:expose".

@@ -49,6 +49,9 @@ class FakeEngine:
     def stop(self, name: str, grace: int) -> None:
         self.containers[name]["State"]["Running"] = False
 
+    def logs(self, name: str, lines: int) -> str:
+        return "weave router: range x overlaps: y\n"
+
     def remove(self, name: str) -> None:
         del self.containers[name]
 
@@ -62,6 +65,20 @@ def test_what_a_program_was_launched_with_is_read_back_from_its_container() -> N
     engine: Any = FakeEngine(weaveproxy=_inspected(container_body(PROXY, ("--a", "b=c"), {"X": "y=z"})))
     assert Supervisor(engine).launched_with(PROXY) == Launch(("--a", "b=c"), {"X": "y=z", "WEAVE_CIDR": "none"})
     assert Supervisor(engine).launched_with(ROUTER) is None
+
+
+@pytest.mark.parametrize(("state", "trouble"), [
+    pytest.param({"Running": True, "Restarting": False}, "", id="it runs"),
+    pytest.param({"Running": True, "Restarting": True, "ExitCode": 1}, "range x overlaps: y", id="over and over"),
+    pytest.param({"Running": False, "Restarting": False, "ExitCode": 1}, "range x overlaps: y", id="ended"),
+    pytest.param({"Running": False, "Restarting": False, "ExitCode": 0},
+                 "its container weave was stopped: `weave relaunch` starts it", id="stopped"),
+])
+def test_a_container_that_does_not_stay_up_says_why(state: dict[str, Any], trouble: str) -> None:
+    """In the program's last words; one that is not there says nothing."""
+    engine: Any = FakeEngine(weave=_inspected(container_body(ROUTER, (), {})) | {"State": state})
+    assert Supervisor(engine).trouble(ROUTER) == trouble
+    assert Supervisor(engine).trouble(PROXY) == ""
 
 
 @pytest.mark.parametrize("labels", [None, {}, {"com.docker.compose.project": "x"}])

@@ -88,6 +88,15 @@ class Supervisor:
         return Launch(tuple(command[len(_python(program.module)):]),
                       {name: value for name, _, value in (each.partition("=") for each in environ)})
 
+    def trouble(self, program: Program) -> str:
+        """Why the program's container does not stay up, in its last words; empty if it does, or there is none."""
+        found = self._find(program)
+        if found is None or (found["State"]["Running"] and not found["State"]["Restarting"]):
+            return ""
+        if found["State"]["ExitCode"] == 0:
+            return f"its container {program.name} was stopped: `weave relaunch` starts it"
+        return self._last_words(program.name, found)
+
     def launch(self, program: Program, environ: Mapping[str, str], is_ready: Callable[[], bool], *,
                arguments: tuple[str, ...] = (), limit: float = 30.0) -> None:
         """Start the program and return when it serves.

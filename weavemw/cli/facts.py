@@ -21,7 +21,7 @@ from weavemw.errors import RouterError, RouterUnreachable, WeaveError
 from weavemw.network.netlink import NetlinkNetwork
 from weavemw.network.plan import HostInterface, host_names
 from weavemw.router.client import RouterClient
-from weavemw.supervisor import PROXY, ROUTER
+from weavemw.supervisor import PROXY, ROUTER, Supervisor
 from weavemw.watcher import read_state
 
 __all__ = ["Facts", "attached_ids", "containers", "gather", "held_back", "router_facts"]
@@ -46,14 +46,24 @@ def gather(weave: Invocation) -> Facts:
             "running": pool.submit(_or_none, lambda: docker.get("/containers/json")),
             "owned": pool.submit(_or_none, router.owned),
             "names": pool.submit(_or_none, router.names),
+            "router_trouble": pool.submit(_or_none, lambda: Supervisor(docker).trouble(ROUTER)),
+            "proxy_trouble": pool.submit(_or_none, lambda: Supervisor(docker).trouble(PROXY)),
             "interfaces": pool.submit(_or_none, NetlinkNetwork(settings.bridge).interfaces),
         }
         asked = {name: answer.result() for name, answer in found.items()}
     if proxy["running"]:
         proxy |= {"listening": asked["listening"], "engine": asked["engine"]}
+    for program, facts in (("router", asked["router"]), ("proxy", proxy)):
+        _explain(facts, asked[f"{program}_trouble"])
     return {"router": asked["router"], "proxy": proxy, "engine": {"host": engine_host, **asked["engine"]},
             "containers": containers(proxy, asked["running"], asked["interfaces"], asked["owned"], asked["names"]),
             "errors": _errors(weave.run_dir)}
+
+
+def _explain(facts: Facts, trouble: str | None) -> None:
+    """If it does not run, its container may know why."""
+    if trouble and not facts["running"]:
+        facts["error"] = ": ".join(filter(None, (facts.get("error"), trouble)))
 
 
 def proxy_facts(weave: Invocation) -> Facts:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -12,7 +13,8 @@ from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from weavemw.metrics import Family, exposed, families, of_proxy
+from weavemw.metrics import Family, _running, exposed, families, of_proxy
+from weavemw.router.metrics import DnsCounts, Facts, of_router
 from weavemw.runfile import PROXY
 from weavemw.tally import ATTACH, DIRECTORY, REQUESTS, STREAM_BYTES, STREAMS, STREAMS_ENDED, SharedTally, Tally
 from weavemw.watcher import STATE_FILE
@@ -93,6 +95,18 @@ def test_a_proxy_that_runs_shows_its_version_its_start_and_what_is_open(run_dir:
     assert found["weave_proxy_start_time_seconds",] == 1700000000.5
     assert found["weave_proxy_streams",] == 2
     assert found["weave_proxy_watcher_connected",] == 1
+
+
+def test_the_readme_names_what_there_is(run_dir: Path) -> None:
+    """Every metric in its table exists."""
+    table = (Path(__file__).parents[1] / "README.md").read_text().partition("| metric |")[2].partition("\n\n")[0]
+    numbers = of_router(Tally(), Facts({"r": 1}, {"r": 1}, 1, {"udp": DnsCounts([1] * 16, [1] * 16)}))
+    running = _running({"version": "1", "started": 1.0})
+    text = exposed((*of_proxy(run_dir), *numbers, *running))[0].decode()
+    there = {family.name for family in parse(text)} | {f"{family.name}_total" for family in parse(text)}
+    named = set(re.findall(r"weave_[a-z_]+[a-z]", table))
+    assert len(named) > 20
+    assert named - there - {"weave_router_requests_total"} == set()
 
 
 def test_of_a_host_without_a_proxy_there_is_little_to_say(tmp_path: Path) -> None:

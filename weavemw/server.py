@@ -114,11 +114,19 @@ def start(settings: Settings) -> list[str]:
         log.warning("%s", warning)
     held = runfile.RunFile(settings.run_dir / runfile.PROXY, what="weave proxy")
     wait.install(settings.state_dir)
-    remove_shared(settings.run_dir / DIRECTORY)
+    _forget_the_last(settings.run_dir)
     _raise_descriptor_limit()
     bind = [f"fd://{sock.detach()}" for sock in bind_all(settings)]
     held.write(facts(settings))
     return bind
+
+
+def _forget_the_last(run_dir: Path) -> None:
+    """What an earlier proxy counted, and what its watcher knew."""
+    from weavemw.watcher import STATE_FILE
+
+    remove_shared(run_dir / DIRECTORY)
+    (run_dir / STATE_FILE).unlink(missing_ok=True)
 
 
 def facts(settings: Settings) -> dict[str, Any]:

@@ -143,6 +143,31 @@ def test_rename_moves_the_name(world):
     assert world.network.steps.count("prepare") == 1
 
 
+def test_what_is_being_restarted_does_not_resolve(world):
+    """The name of a container that died is gone while somebody holds its lock and Docker starts it again."""
+    world.watching()
+    container = world.docker.run(name="web")
+    await_true(lambda: world.names() == {"web.weave.local"})
+    with world.attachment.lock(container.id, timeout=5):
+        world.docker.die(container.id)
+        await_true(lambda: world.names() == set())
+        world.docker.start(container.id)
+        world.attachment.attach(container.id, world.router.owners[container.id], ("web.weave.local",))
+    await_true(lambda: world.names() == {"web.weave.local"})
+
+
+def test_a_death_that_is_heard_of_late(world):
+    """Names that were registered after a restart, and removed for the death before it, are registered again."""
+    watcher = world.watching()
+    container = world.docker.run(name="web")
+    await_true(lambda: world.names() == {"web.weave.local"})
+    await_true(lambda: not len(watcher._schedule))
+    world.router.calls.clear()
+    world.docker.emit("die", container.id)
+    await_true(lambda: world.router.called("register") and world.names() == {"web.weave.local"})
+    assert world.router.called("deregister")
+
+
 def test_an_alias_added_while_it_runs_is_registered(world):
     """`docker network connect --alias` gives a running container a further name, and takes none away."""
     watcher = world.watching(names=lambda container: (f"{container.name}.weave.local", *container.aliases))

@@ -5,7 +5,7 @@ container waits in the wait program, and its ``start`` event brings us. What an
 event says is never acted upon; it is the reason for looking at the container,
 and what it is *now* decides. So nothing depends on the order of events, nor on
 seeing all of them, and each connection to the daemon begins with a look at
-everything.
+everything. Only the names of what died go at once: looking may have to wait.
 """
 
 from __future__ import annotations
@@ -118,6 +118,7 @@ class Watcher:
         self._schedule = Schedule()
         self._unnamed: set[str] = set()  # running, but it's not known whether their names are registered
         self._renamed: set[str] = set()
+        self._died: set[str] = set()
         self._connected_to: set[str] = set()  # or disconnected from some network
         self._registered: dict[str, set[str]] = {}
         self._names: dict[str, str] = {}
@@ -214,6 +215,8 @@ class Watcher:
             self._connected_to.discard(container_id)  # a start comes after its connects, and names it anyway
             if action == "rename":
                 self._renamed.add(container_id)
+            elif action == "die":
+                self._died.add(container_id)
             self._schedule.put(container_id)
 
     def _heard_of_network(self, action: str, container_id: str) -> None:
@@ -281,6 +284,9 @@ class Watcher:
                 state.counters[f"swept_{what}"] += count
 
     def _settle(self, container_id: str) -> None:
+        if container_id in self._died:
+            self._died.discard(container_id)
+            self._take_names(container_id)
         with self.attachment.lock(container_id, timeout=0):
             container = self._inspect(container_id)
             if container is None:
@@ -293,6 +299,16 @@ class Watcher:
                 self._attach_again(container, held)
             else:
                 self._leave_alone(container)
+
+    def _take_names(self, container_id: str) -> None:
+        """Let what died not resolve, before it is looked at.
+
+        While Docker starts it again, it doesn't answer for it, and who asked for that holds its lock. Should it run
+        by now, its names are registered again.
+        """
+        self._unnamed.add(container_id)
+        with self._at_the_router(container_id):
+            self.attachment.router.deregister(container_id)
 
     def _inspect(self, container_id: str) -> Container | None:
         try:
@@ -318,6 +334,7 @@ class Watcher:
         self._connected_to.discard(container.id)
         with self._at_the_router(container.id):
             self._count("detached", self.attachment.detach(container.id))
+        self._unnamed.discard(container.id)
 
     @contextmanager
     def _at_the_router(self, container_id: str) -> Iterator[None]:

@@ -27,9 +27,12 @@ def test_the_manual_is_true(engine_host: TestHost) -> None:
                 --tlskey={directory}/key.pem -H=tcp://localhost:12375 version
             mkdir -pv ~/.docker
             cp -v {directory}/ca.pem {directory}/cert.pem {directory}/key.pem ~/.docker
-            eval "$(python -m weavemw.cli env)"
-            export DOCKER_TLS_VERIFY=1
             unset DOCKER_CONFIG
+            docker $(python -m weavemw.cli config) version
+            eval "$(python -m weavemw.cli env)"
+            python -m weavemw.cli env --check && exit 1  # says what is missing: this
+            export DOCKER_TLS_VERIFY=1
+            python -m weavemw.cli env --check
             docker version
             docker run --rm busybox ip -4 -o address show dev ethwe""",
                  env={"HOME": str(engine_host.dir / "home"), "PYTHONPATH": str(Path(__file__).parents[2])})

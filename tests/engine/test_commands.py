@@ -317,6 +317,7 @@ def test_exec_at_a_terminal(proxy: Proxy, box: str) -> None:
     shell.sendline("tty; stty size")
     shell.expect("/dev/pts/")
     shell.expect("24 80")
+    shell.expect("# ")  # before that, the end would go to the terminal's line editing, which is off again by then
     shell.sendeof()
     shell.expect(pexpect.EOF)
 

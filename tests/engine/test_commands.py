@@ -381,7 +381,7 @@ def test_client_that_never_asks_for_an_upgrade(proxy: Proxy, box: str) -> None:
     with _closing(proxy.client()) as client:
         made = client.api.exec_create(box, ["sh", "-c", "cat; echo end"], stdin=True)
     body = b'{"Detach":false,"Tty":false}'
-    with listeners._connect(Unix(str(proxy.path)), 20) as sock:
+    with listeners.connect(Unix(str(proxy.path)), 20) as sock:
         sock.sendall(b"POST /exec/%b/start HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\n"
                      b"Content-Length: %d\r\n\r\n%b" % (made["Id"].encode(), len(body), body))
         head = _read_until(sock, b"\r\n\r\n")
@@ -399,7 +399,7 @@ def test_attach_by_websocket(proxy: Proxy) -> None:
     container = proxy.docker("run", "-dit", "-e", "WEAVE_CIDR=none", "busybox", "sh", "-c", "stty -echo; cat"
                              ).stdout.strip()
     try:
-        with listeners._connect(Unix(str(proxy.path)), 20) as sock:
+        with listeners.connect(Unix(str(proxy.path)), 20) as sock:
             sock.sendall(f"GET /containers/{container}/attach/ws?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: docker\r\n"
                          "Origin: http://docker\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
                          "Sec-WebSocket-Version: 13\r\n"

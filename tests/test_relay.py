@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from weavemw.relay import Relay, Stream
+from weavemw.tally import REQUESTS, STREAM_BYTES, STREAMS, STREAMS_ENDED, Tally
 
 
 @pytest.fixture
@@ -40,6 +41,33 @@ def ends(request: pytest.FixtureRequest, relay: Relay) -> Iterator[tuple[socket.
     yield client, daemon
     client.close()
     daemon.close()
+
+
+@pytest.mark.parametrize(("answer", "code"), [
+    pytest.param(b"HTTP/1.1 204 No Content\r\n\r\n", "204", id="an answer"),
+    pytest.param(b"HTTP/1.1 101 UPGRADED\r\n\r\nbytes", "101", id="an upgrade"),
+    pytest.param(b"", "none", id="none"),
+    pytest.param(b"SSH-2.0-x y z\r\n", "none", id="no HTTP"),
+])
+def test_streams_are_counted(answer: bytes, code: str) -> None:
+    """By what was asked and answered, with the bytes of each direction; what has ended is not open."""
+    tally = Tally()
+    relay = Relay(tally)
+    client, client_side = socket.socketpair()
+    daemon_side, daemon = socket.socketpair()
+    with client, daemon:
+        relay.add(Stream(client_side, daemon_side, to_upstream=b"early", endpoint="container_wait"))
+        client.sendall(b"late")
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(daemon) == b"earlylate"
+        daemon.sendall(answer)
+        daemon.close()
+        assert read_all(client) == answer
+    assert eventually(lambda: tally.numbers().get((STREAMS_ENDED, ())) == 1)
+    relay.stop(0)
+    expected = {(STREAMS, ()): 1, (STREAMS_ENDED, ()): 1, (REQUESTS, ("container_wait", code)): 1,
+                (STREAM_BYTES, ("to_docker",)): 9, (STREAM_BYTES, ("to_client",)): len(answer)}
+    assert tally.numbers() == {cell: count for cell, count in expected.items() if count}
 
 
 def read_all(sock: socket.socket) -> bytes:

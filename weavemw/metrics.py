@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 
 from weavemw import runfile
+from weavemw.supervisor import OUR_CONTAINERS
 from weavemw.tally import (
     ALLOCATE,
     ALLOCATE_FAILURES,
@@ -130,7 +131,7 @@ def _watcher(state: State, *, is_running: bool) -> Iterator[Metric]:
     yield GaugeMetricFamily("weave_proxy_containers_pending", "Containers that could not be attached yet.",
                             value=len(state.pending))
     yield GaugeMetricFamily("weave_proxy_containers_left_alone", "Containers that are not the proxy's to touch.",
-                            value=len(state.left_alone))
+                            value=sum(row.get("name") not in OUR_CONTAINERS for row in state.left_alone.values()))
 
 
 def _metric(family: Family, rows: list[tuple[tuple[str, ...], float]], numbers: Mapping[Cell, float]) -> Metric:

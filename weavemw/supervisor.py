@@ -24,7 +24,8 @@ from weavemw import wait
 from weavemw.docker import DockerClient
 from weavemw.errors import Conflict, DockerError, WeaveError
 
-__all__ = ["PROXY", "ROUTER", "Launch", "Program", "Supervisor", "container_body", "last_words", "python_environ"]
+__all__ = ["OUR_CONTAINERS", "PROXY", "ROUTER", "Launch", "Program", "Supervisor", "container_body",
+           "last_words", "python_environ"]
 
 _GRACE = 5  # seconds between SIGTERM and SIGKILL
 _SECOND = 1_000_000_000  # in Docker's nanoseconds
@@ -58,6 +59,8 @@ ROUTER = Program("weave", "weave router", "weavemw.router", (
     "NET_RAW",           # iptables asks the kernel by a raw socket
     "NET_BIND_SERVICE",  # serves DNS on port 53
 ))
+#: The names of our containers.
+OUR_CONTAINERS = (PROXY.name, ROUTER.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,6 @@ class Launch:
 
     arguments: tuple[str, ...]
     environ: dict[str, str]
-
 
 class Supervisor:
     """Starts and stops our containers at one Docker Engine."""

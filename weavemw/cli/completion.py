@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from weavemw.errors import WeaveError
-from weavemw.supervisor import PROXY, ROUTER
+from weavemw.supervisor import OUR_CONTAINERS
 
 __all__ = ["Completer", "containers"]
 
@@ -30,4 +30,4 @@ def _names(ctx: click.Context, status: str) -> list[str]:
     except WeaveError:  # without Docker there is nothing to complete, and a shell's prompt is no place to say so
         return []
     names = [name.lstrip("/") for row in rows if status in ("", row.get("State")) for name in row.get("Names") or ()]
-    return [name for name in names if "/" not in name and name not in (PROXY.name, ROUTER.name)]
+    return [name for name in names if "/" not in name and name not in OUR_CONTAINERS]

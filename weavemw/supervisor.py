@@ -70,6 +70,7 @@ class Launch:
     arguments: tuple[str, ...]
     environ: dict[str, str]
 
+
 class Supervisor:
     """Starts and stops our containers at one Docker Engine."""
 

@@ -72,6 +72,10 @@ def _weave(**environ: str) -> Invocation:
     pytest.param(WeaveError("weave router did not start: can't use /x: Read-only file system"),
                  "weave router did not start: can't use /x: Read-only file system; --state-dir names another directory",
                  id="a directory"),
+    pytest.param(WeaveError("can't write /r/proxy.json: No; --run-dir names another directory"),
+                 "can't write /r/proxy.json: No; --run-dir names another directory", id="said"),
+    pytest.param(DockerUnreachable("Docker at /x did not answer: no answer in time"),
+                 "Docker at /x did not answer: no answer in time", id="a slow Docker"),
     pytest.param(SettingsError("TLS: can't read /tls/key.pem: No such file or directory"),
                  "TLS: can't read /tls/key.pem: No such file or directory; `weave certs` makes what is needed", id="t"),
 ])

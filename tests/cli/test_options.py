@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import random
+import tomllib
+from pathlib import Path
+
 import click
 import pytest
 
+from weavemw.cli import run
 from weavemw.cli.options import (
     on_command_line,
     proxy_options,
@@ -89,3 +94,36 @@ def test_what_the_file_has_wrong_for_the_router_is_named(table: dict[str, Given]
     """Before anything is started."""
     with pytest.raises(SettingsError, match=complaint.replace("?", r"\?")):
         router_arguments(Settings(), router_given({}, {}, table))
+
+
+#: Every option that the manual and the original's usage text have for `launch`, with a value and without.
+_MANUAL = ["-H tcp://127.0.0.1:9999", "--with-dns", "--no-default-ipalloc", "--no-rewrite-hosts",
+           "--no-multicast-route", "--rewrite-inspect", "--hostname-from-label key", "--hostname-match (a)",
+           "--hostname-replacement b", "--log-level debug", "--tls", "--tlsverify", "--tlscacert /ca", "--tlscert /cert", "--tlskey /key",
+           "--ipalloc-range 10.2.0.0/16", "--ipalloc-default-subnet 10.2.3.0/24", "--dns-domain corp.", "--dns-ttl 5",
+           "--no-dns", "--mtu 1400", "--nickname me", "--password secret", "--init-peer-count 3", "--no-discovery",
+           "--bridge w2", "--state-dir /state", "host2", "10.0.0.3:6783"]
+
+
+def _configured(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> dict[str, object]:
+    assert run(words, {"WEAVEMW_RUN_DIR": str(tmp_path)}) == 0
+    return tomllib.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_manuals_options_come_in_any_order_and_spelling(seed: int, capsys: pytest.CaptureFixture[str],
+                                                            tmp_path: Path) -> None:
+    """With a space or an equals sign, switches with or without =true, among the peers, and what all verbs share before
+    the verb too."""
+    plain = _configured(["launch", "--print-config", *" ".join(_MANUAL).split()], capsys, tmp_path)
+    assert (plain["tls-verify"], plain["mtu"], plain["listeners"]) == (True, 1400, ["tcp://127.0.0.1:9999"])
+    rng = random.Random(seed)
+    words = [rng.choice([each, each.replace(" ", "=")]) for each in _MANUAL]
+    words = [f"{each}=true" if each.startswith("--") and not {" ", "="} & set(each) and rng.random() < 0.5 else each
+             for each in words]
+    words = [each.replace("--tlscert", "--tls-cert") if rng.random() < 0.5 else each for each in words]
+    rng.shuffle(words)
+    first = [each for each in words if each[:5] in ("--mtu", "--log", "--bri", "--sta") and rng.random() < 0.5]
+    rest = [each for each in words if each not in first]
+    line = " ".join([*first, "launch", *rest, "--print-config"]).split()
+    assert _configured(line, capsys, tmp_path) == plain

@@ -29,7 +29,8 @@ _NO_CONTAINER = re.compile(r"No such container: (?P<name>.+)")
 def explained(error: WeaveError, weave: Invocation) -> str:
     """An error as one line that says what to do."""
     words = " ".join(_specific(error, weave).split())
-    words += next((f"; {hint}" for pattern, hint in _HINTS.items() if re.search(pattern, words)), "")
+    words += next((f"; {hint}" for pattern, hint in _HINTS.items()
+                   if re.search(pattern, words) and hint not in words), "")
     if any(each in words for each in _FORBIDDEN) and os.geteuid() != 0 and "as root" not in words:
         return f"{words}: try again as root"
     return words
@@ -54,7 +55,7 @@ def _not_running(error: WeaveError, _: Invocation) -> str:
 
 
 def _no_docker(error: WeaveError, weave: Invocation) -> str:
-    if "`" in error.message or any(each in error.message for each in _FORBIDDEN):
+    if any(each in error.message for each in ("`", "in time", *_FORBIDDEN)):
         return error.message
     given = weave.given().get("docker_host")
     what = f"or correct {given.source}" if given else "or name its socket by DOCKER_HOST"

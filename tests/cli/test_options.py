@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import re
 import tomllib
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from weavemw.cli.options import (
     proxy_values,
     router_arguments,
     router_given,
+    router_names,
     router_options,
     router_settings,
 )
@@ -99,7 +101,8 @@ def test_what_the_file_has_wrong_for_the_router_is_named(table: dict[str, Given]
 #: Every option that the manual and the original's usage text have for `launch`, with a value and without.
 _MANUAL = ["-H tcp://127.0.0.1:9999", "--with-dns", "--no-default-ipalloc", "--no-rewrite-hosts",
            "--no-multicast-route", "--rewrite-inspect", "--hostname-from-label key", "--hostname-match (a)",
-           "--hostname-replacement b", "--log-level debug", "--tls", "--tlsverify", "--tlscacert /ca", "--tlscert /cert", "--tlskey /key",
+           "--hostname-replacement b", "--log-level debug", "--tls", "--tlsverify",
+           "--tlscacert /ca", "--tlscert /cert", "--tlskey /key",
            "--ipalloc-range 10.2.0.0/16", "--ipalloc-default-subnet 10.2.3.0/24", "--dns-domain corp.", "--dns-ttl 5",
            "--no-dns", "--mtu 1400", "--nickname me", "--password secret", "--init-peer-count 3", "--no-discovery",
            "--bridge w2", "--state-dir /state", "host2", "10.0.0.3:6783"]
@@ -127,3 +130,16 @@ def test_the_manuals_options_come_in_any_order_and_spelling(seed: int, capsys: p
     rest = [each for each in words if each not in first]
     line = " ".join([*first, "launch", *rest, "--print-config"]).split()
     assert _configured(line, capsys, tmp_path) == plain
+
+
+def test_the_file_that_comes_along_names_every_setting() -> None:
+    """What is commented out in conf/weavemw.toml is valid, and there is nothing else to be set."""
+    text = (Path(__file__).parents[2] / "conf/weavemw.toml").read_text()
+    found = tomllib.loads(re.sub(r"^# (?=[a-z0-9-]+ = )", "", text, flags=re.M))
+    router = {name.replace("-", "_"): Given(value, "file") for name, value in found.pop("router").items()}
+    names = {name.replace("-", "_") for name in found}
+    assert names == set(Settings.__dataclass_fields__)
+    assert set(router) == set(router_names())
+    settings = Settings.from_mapping({name.replace("-", "_"): value for name, value in found.items()})
+    assert settings == Settings(with_dns=True)
+    router_arguments(settings, router_given({}, {}, router))

@@ -22,8 +22,10 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from prometheus_client.mmap_dict import MmapedDict
+if TYPE_CHECKING:
+    from prometheus_client.mmap_dict import MmapedDict
 
 __all__ = ["ALLOCATE", "ALLOCATE_FAILURES", "ATTACH", "ATTACH_FAILURES", "BUCKET_NAMES", "DIRECTORY", "REQUESTS",
            "STREAMS", "STREAMS_ENDED", "STREAM_BYTES", "Cell", "SharedTally", "Tally", "read_shared", "remove_shared"]
@@ -134,6 +136,8 @@ class SharedTally(Tally):
         return super()._new(cell)
 
     def _open(self) -> None:
+        from prometheus_client.mmap_dict import MmapedDict  # not for commands that count nothing: it takes its time
+
         try:
             path, self._descriptor = _free_file(self._directory)
             before = _repaired(path)
@@ -195,6 +199,8 @@ def _repaired(path: Path) -> dict[Cell, float]:
 
 
 def _read(path: Path) -> dict[Cell, float]:
+    from prometheus_client.mmap_dict import MmapedDict
+
     with path.open("rb") as file:
         head = file.read(4)
     used, size = int.from_bytes(head, "little", signed=True), path.stat().st_size

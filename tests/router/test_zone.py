@@ -76,7 +76,7 @@ def test_reverse_of(name: str, of_network: bool | None) -> None:
 def test_publish_and_withdraw() -> None:
     """A name is there in its full and in its unqualified form until it has no address; so is its reverse."""
     zone = Zone("weave.local.")
-    empty = dict(zone.records)
+    empty, nothing_asked = dict(zone.records), dict(zone.plain)
     zone.publish("Web.weave.local.", [ip_address("10.32.0.1"), ip_address("fd00::1")])
     zone.publish_reverse(ip_address("10.32.0.1"), ["Web.weave.local."])
     assert zone.records[wire("web.weave.local.")] == zone.records[wire("web.")]
@@ -84,6 +84,7 @@ def test_publish_and_withdraw() -> None:
     zone.publish("web.weave.local.", [])
     zone.publish_reverse(ip_address("10.32.0.1"), [])
     assert zone.records == empty
+    assert zone.plain == nothing_asked
 
 
 def test_names_above_names() -> None:

@@ -35,13 +35,14 @@ _TRANSFERS = (251, 252)
 _NO_EDNS = (-1, -1)
 _COUNTS = struct.Struct("!HHH")
 _RECORD = struct.Struct("!HHBBHH")  # type, class, three parts of what usually is the TTL, length
-_HEADER = 12
+_HEADER, _OPT_SIZE = 12, 11
 _QR_AA, _TC, _RA = 0x84, 0x02, 0x80
-_PLAIN_COUNTS = b"\0\1\0\0\0\0\0\0"
-#: A header's flags and counts for one question and nothing else, and what an answer's header begins with:
-#: recursion desired is kept, authentic data (set by some resolvers, RFC 6840) means nothing here.
-_PLAIN = {bytes((recursion, data)) + _PLAIN_COUNTS: bytes((_QR_AA | recursion, _RA)) + b"\0\1"
-          for recursion in (0, 1) for data in (0, 0x20)}
+_PLAIN_COUNTS, _EDNS_COUNTS = b"\0\1\0\0\0\0\0\0", b"\0\1\0\0\0\0\0\1"
+#: A header's flags and counts for one question and nothing else, or EDNS at most, and what an answer's header begins
+#: with: recursion desired is kept, authentic data (set by some resolvers, RFC 6840) means nothing here.
+_PLAIN, _WITH_EDNS = ({bytes((recursion, data)) + counts: bytes((_QR_AA | recursion, _RA)) + b"\0\1"
+                       for recursion in (0, 1) for data in (0, 0x20)} for counts in (_PLAIN_COUNTS, _EDNS_COUNTS))
+_OPT_ANSWER = b"\0" + _OPT.to_bytes(2, "big") + MAX_UDP.to_bytes(2, "big") + bytes(6)
 
 
 class Verdict(enum.Enum):
@@ -73,15 +74,30 @@ def answer(query: bytes, zone: Zone, *, tcp: bool = False) -> bytes | Verdict:
 
 
 def plain_answer(query: bytes, zone: Zone) -> bytes | None:
-    """The answer to the plain question for a known name, which is most of what is asked; ``None`` if it is none."""
+    """The answer to a plain question for a known name, which is most of what is asked; ``None`` if it is none.
+
+    Its code is NOERROR.
+    """
     question = query[_HEADER:]
     found = zone.plain.get(question.lower())
     flags = _PLAIN.get(query[2:_HEADER])
     if found is None or flags is None:
-        return None
+        return _plain_answer_with_edns(query, zone)
     counts, records = found
     answers = records[0] if len(records) == 1 else b"".join(random.sample(records, len(records)))
     return b"".join((query[:2], flags, counts, question, answers))
+
+
+def _plain_answer_with_edns(query: bytes, zone: Zone) -> bytes | None:
+    """The same for a question with an EDNS record of version 0 that has no options, as most resolvers send it."""
+    question, opt = query[_HEADER:-_OPT_SIZE], query[-_OPT_SIZE:]
+    found = zone.plain.get(question.lower())
+    flags = _WITH_EDNS.get(query[2:_HEADER])
+    if found is None or flags is None or opt[:3] != _OPT_ANSWER[:3] or opt[6] or opt[9:] != b"\0\0":
+        return None
+    counts, records = found
+    answers = records[0] if len(records) == 1 else b"".join(random.sample(records, len(records)))
+    return b"".join((query[:2], flags, counts[:5], b"\1", question, answers, _OPT_ANSWER))
 
 
 def other_answer(query: bytes, zone: Zone, *, tcp: bool = False) -> bytes | Verdict:
@@ -122,16 +138,8 @@ def _known(query: bytes, question: Question, zone: Zone, known: dict[int, tuple[
 
 
 def _denial(query: bytes, question: Question, zone: Zone, rcode: int) -> bytes:
-    """No such name, or no such type: with the SOA record that says for how long that holds (RFC 2308)."""
-    start = _zone_start(question.name, zone.wire_domain)
-    return _message(query, question, rcode, (), (0xC000 | _HEADER + start).to_bytes(2, "big") + zone.soa[2:])
-
-
-def _zone_start(name: bytes, domain: bytes) -> int:
-    """Where in a name its zone begins: the domain, or else what is above its first label."""
-    if name.endswith(domain):
-        return len(name) - len(domain)
-    return min(name[0] + 1, len(name) - 1)
+    """No such name, or no such type."""
+    return _message(query, question, rcode, (), zone.denial(question.name))
 
 
 def _message(query: bytes, question: Question, rcode: int, answers: Sequence[bytes], authority: bytes = b"") -> bytes:
@@ -160,7 +168,7 @@ def _opt(question: Question, rcode: int = NOERROR) -> bytes:
     """The EDNS record of an answer, which there is if the question had one (RFC 6891, 6.1.1)."""
     if question.edns < 0:
         return b""
-    return b"\0" + _OPT.to_bytes(2, "big") + MAX_UDP.to_bytes(2, "big") + bytes((rcode >> 4,)) + bytes(5)
+    return _OPT_ANSWER[:5] + bytes((rcode >> 4,)) + _OPT_ANSWER[6:]
 
 
 def question_of(query: bytes, *, tcp: bool = False) -> Question | None:

@@ -21,7 +21,8 @@ __all__ = ["AAAA", "NS", "PTR", "SOA", "A", "Zone", "canonical", "is_within", "r
 
 A, NS, SOA, PTR, AAAA = 1, 2, 6, 12, 28
 _LABEL = re.compile(r"[!-\-/-\[\]-~]{1,63}")   # printable, but neither "." nor "\", which would need escapes
-_HEADER, _ALWAYS_FITS = 12, 512
+_HEADER = 12
+_ALWAYS_FITS = 512 - 11                        # into any packet, an EDNS record included
 _TO_QUESTION = b"\xc0\x0c"                     # a compressed name: "as in the question" (RFC 1035, 4.1.4)
 
 
@@ -85,6 +86,15 @@ class Zone:
         records = tuple(record(PTR, self.ttl, wire(name)) for name in names)
         self._put(reverse_name(address), {PTR: records} if records else {})
 
+    def denial(self, name: bytes) -> bytes:
+        """The SOA record that says for how long it holds that a name, in lower case, is not there (RFC 2308).
+
+        It is that of the name's zone: the domain, or else what is above its first label.
+        """
+        in_domain = name.endswith(self.wire_domain)
+        start = len(name) - len(self.wire_domain) if in_domain else min(name[0] + 1, len(name) - 1)
+        return (0xC000 | _HEADER + start).to_bytes(2, "big") + self.soa[2:]
+
     def covers(self, name: bytes) -> bool:
         """Whether a name in wire format, in lower case, belongs to the domain."""
         return name.endswith(self.wire_domain)
@@ -107,13 +117,19 @@ class Zone:
     def _put(self, key: bytes, records: dict[int, tuple[bytes, ...]]) -> None:
         if key == self.wire_domain:
             records = self._apex | records
-        for kind in self.records.pop(key, {}):
+        for kind in {A, AAAA, *self.records.pop(key, {})}:
             self.plain.pop(question(key, kind), None)
         if records:
             self.records[key] = records
-        for kind, each in records.items():
+            self._put_plain(key, records)
+
+    def _put_plain(self, key: bytes, records: dict[int, tuple[bytes, ...]]) -> None:
+        """The questions that have an answer, and those that resolvers ask along with them (RFC 2308)."""
+        denied = {kind: (self.denial(key),) for kind in (A, AAAA) if kind not in records}
+        for kind, each in (records | denied).items():
             if _HEADER + len(question(key, kind)) + sum(map(len, each)) <= _ALWAYS_FITS:
-                self.plain[question(key, kind)] = (_counts(each), each)
+                counts = (0, 1, 0) if kind in denied else (len(each), 0, 0)
+                self.plain[question(key, kind)] = (b"".join(count.to_bytes(2, "big") for count in counts), each)
 
     def _count_parents(self, key: bytes, by: int) -> None:
         parent = key[key[0] + 1:]
@@ -125,11 +141,6 @@ class Zone:
 def question(name: bytes, kind: int) -> bytes:
     """A question of class IN."""
     return name + kind.to_bytes(2, "big") + b"\0\1"
-
-
-def _counts(answers: Sequence[bytes]) -> bytes:
-    """The last three counts of a header."""
-    return len(answers).to_bytes(2, "big") + bytes(4)
 
 
 def _soa(domain: str, ttl: int) -> bytes:

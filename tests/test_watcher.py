@@ -168,6 +168,28 @@ def test_a_death_that_is_heard_of_late(world):
     assert world.router.called("deregister")
 
 
+def test_what_died_unseen_does_not_resolve_long(world):
+    """The first look takes away names of containers that ended while no watcher ran, also of those that are busy."""
+    container = world.docker.run(name="web")
+    world.attachment.attach(container.id, (world.router.allocate(container.id),), ("web.weave.local",))
+    world.docker.die(container.id)
+    with world.attachment.lock(container.id, timeout=5):
+        world.watch()
+        await_true(lambda: world.router.called("names"))
+    await_true(lambda: world.names() == set())
+
+
+def test_when_it_goes_again_it_goes_for_all(world, monkeypatch):
+    """One container for which what failed works again is reason enough to try for the others."""
+    monkeypatch.setattr(module.Pending, "delay", property(lambda pending: 0.05 if pending.name == "one" else 60.0))
+    watcher = world.watching()
+    world.router.failures["allocate"] = RouterUnreachable("gone")
+    others = [world.docker.run(name=name) for name in ("two", "one")]
+    await_true(lambda: len(watcher.state.pending) == 2)
+    world.router.failures.clear()
+    await_true(lambda: all(world.attached(each.id) for each in others))
+
+
 def test_an_alias_added_while_it_runs_is_registered(world):
     """`docker network connect --alias` gives a running container a further name, and takes none away."""
     watcher = world.watching(names=lambda container: (f"{container.name}.weave.local", *container.aliases))

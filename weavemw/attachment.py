@@ -168,7 +168,7 @@ class Attachment:
         What doesn't belong to a container ("weave:expose") is never touched.
         """
         self._locks.tidy()
-        swept = Swept(self._sweep_interfaces(), self._sweep_names(), self._sweep_addresses())
+        swept = Swept(names=self._sweep_names(), interfaces=self._sweep_interfaces(), addresses=self._sweep_addresses())
         if swept != Swept():
             _log.info("swept orphans: %d interfaces, %d names, addresses of %d containers", swept.interfaces,
                       swept.names, swept.addresses)

@@ -255,13 +255,16 @@ class Watcher:
         with self._changing() as state:
             self._unseen = set(running)
             state.found, state.looked = len(running), 0
+        self._schedule.put(_SWEEP)
         for container_id in running:
             self._schedule.put(container_id)
-        self._schedule.put(_SWEEP)
         registered: dict[str, set[str]] = {}
         for row in self.attachment.router.names():
             registered.setdefault(str(row["ContainerID"]), set()).add(_plain(str(row["Hostname"])))
         self._registered = registered
+        ended = set(self.docker.container_ids(everything=True)).difference(running)
+        for container_id in ended.intersection(registered):
+            self._schedule.put(container_id)
 
     def _looked_at(self, key: str) -> None:
         """A line in the log for each hundred: after a reboot there may be a thousand to attach."""
@@ -415,6 +418,9 @@ class Watcher:
         if key in self.state.pending:
             with self._changing() as state:
                 state.pending.pop(key, None)
+                others = tuple(state.pending)
+            for other in others:  # whatever it was, it may be over for them too
+                self._schedule.put(other)
 
     def _count(self, counter: str, count: int = 1) -> None:
         with self._changing() as state:

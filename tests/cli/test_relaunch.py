@@ -9,7 +9,7 @@ import pytest
 from fakedaemon import FakeDaemon, Request
 
 from weavemw.cli import run
-from weavemw.cli.relaunch import router_settings
+from weavemw.cli.options import router_settings
 from weavemw.errors import SettingsError
 from weavemw.supervisor import ROUTER, container_body
 

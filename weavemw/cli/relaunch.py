@@ -10,13 +10,13 @@ import click
 from weavemw import exposure
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.launch import proxy_serves
+from weavemw.cli.options import router_settings
 from weavemw.cli.router import router_serves
 from weavemw.errors import Conflict, SettingsError, WeaveError
-from weavemw.router.settings import RouterSettings
 from weavemw.settings import Settings
 from weavemw.supervisor import PROXY, ROUTER, Launch, Program, Supervisor, python_environ
 
-__all__ = ["relaunch", "router_settings"]
+__all__ = ["relaunch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +49,6 @@ def relaunch(weave: Invocation) -> None:
         supervisor.launch(again.program, environ | python_environ(weave.environ), again.serves,
                           arguments=again.launch.arguments)
     supervisor.remove_old_images()
-
-
-def router_settings(arguments: tuple[str, ...]) -> RouterSettings:
-    """What the router's command line means. Raises :class:`~weavemw.errors.SettingsError` if it means nothing."""
-    from weavemw.router.__main__ import main
-
-    try:
-        return RouterSettings(**main.make_context("weave-router", list(arguments)).params)
-    except click.ClickException as error:
-        raise SettingsError(error.format_message()) from error
 
 
 def _checked(program: Program, launch: Launch) -> _Again:

@@ -52,14 +52,30 @@ def kill_dockerd(launched: Launched) -> None:
     launched.host.start_dockerd()
 
 
+def restart_by_docker(launched: Launched) -> None:
+    launched.host.docker("restart", "weave", "weaveproxy")
+
+
+def stop_by_docker(launched: Launched) -> None:
+    launched.host.docker("stop", "weaveproxy")
+    assert "weaveproxy was stopped: `weave relaunch` starts it" in launched.weave("status").stdout
+    launched.weave("relaunch")
+
+
+def remove_by_docker(launched: Launched) -> None:
+    launched.host.docker("rm", "-f", "weaveproxy")
+    launched.weave("launch-proxy", "-H", launched.via)
+
+
 def kill_containers(launched: Launched) -> None:
     for name in FIVE:
         os.kill(main_pid(launched, name), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("kill", [kill_workers, kill_master, kill_router, kill_dockerd, kill_containers])
+@pytest.mark.parametrize("kill", [kill_workers, kill_master, kill_router, kill_dockerd, kill_containers,
+                                  restart_by_docker, stop_by_docker, remove_by_docker])
 def test_all_are_attached_again_with_their_addresses(five: Launched, kill: Callable[[Launched], None]) -> None:
-    """After kill -9, all five have the addresses that they had, resolve, and reach each other; so does a new one."""
+    """After kill -9, or docker's commands on ours, all five have their addresses and names; so has a new one."""
     before = {name: five.ethwe(name) for name in FIVE}
     assert all(before.values())
     kill(five)
@@ -81,3 +97,23 @@ def test_reboot(make_host: Callable[..., TestHost]) -> None:
     launched.host.ip("link", "delete", "weave")
     launched.host.start_dockerd()
     assert eventually(lambda: {name: launched.ethwe(name) for name in FIVE} == before, within=60)
+
+
+def test_dockerd_is_replaced_under_running_containers(make_host: Callable[..., TestHost]) -> None:
+    """With live-restore, as at an upgrade of Docker: nothing is started anew, and all serves again."""
+    launched = Launched(make_host(live_restore=True))
+    launched.docker("run", "-d", "--restart=always", "--name", "web", "busybox", "sleep", "3600")
+    before = [main_pid(launched, name) for name in ("weave", "weaveproxy", "web")]
+    launched.host.restart_dockerd()
+    assert [main_pid(launched, name) for name in ("weave", "weaveproxy", "web")] == before
+    assert eventually(lambda: launched.docker("run", "--rm", "busybox", "ping", "-c1", "-w5", "web"))
+    assert eventually(lambda: launched.weave("healthcheck"))
+
+
+def test_a_program_that_can_not_start_again_says_why(five: Launched) -> None:
+    """After a reboot into another network, say: the status has the router's own reason, while Docker goes on trying."""
+    five.host.ip("route", "add", "10.33.0.0/16", "dev", "docker0")
+    kill_router(five)
+    assert eventually(lambda: "overlaps the route 10.33.0.0/16" in five.weave("status").stdout)
+    five.host.ip("route", "delete", "10.33.0.0/16", "dev", "docker0")
+    assert eventually(lambda: five.weave("healthcheck"), within=60)

@@ -318,6 +318,39 @@ def test_interrupted_while_it_waits_it_says_nothing(tmp_path: Path, number: sign
     assert (child.returncode, said.strip()) == (status, "")
 
 
+_AS_NOBODY = """
+import os, sys
+import weavemw.certs, weavemw.server
+from weavemw.cli import certs, launch, mistakes, reset, run  # while they can be read
+os.setegid(65534)
+os.seteuid(65534)
+sys.exit(run(sys.argv[1:], os.environ))
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["launch"], "Docker at {dir}/docker.sock did not answer: Permission denied: try again as root"),
+    (["stop"], "Docker at {dir}/docker.sock did not answer: Permission denied: try again as root"),
+    (["reset"], "reset removes interfaces, bridge and files: try again as root"),
+    (["launch-proxy", "--foreground"], "the proxy must be root: it makes network interfaces in containers' namespaces"),
+    (["certs", "{dir}/closed/tls"], "{dir}/closed/tls: Permission denied: try again as root"),
+], ids=lambda each: " ".join(each) if isinstance(each, list) else "")
+def test_who_is_not_root_is_told_so(tmp_path: Path, arguments: list[str], said: str) -> None:
+    """In one line; nothing has happened by then."""
+    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        parent.chmod(0o755)
+    (tmp_path / "closed").mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as docker:
+        docker.bind(str(tmp_path / "docker.sock"))
+        environ = {**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/docker.sock", "WEAVEMW_RUN_DIR": str(tmp_path),
+                   "WEAVE_HTTP_ADDR": "127.0.0.1:1"}
+        words = [each.format(dir=tmp_path) for each in arguments]
+        done = subprocess.run([sys.executable, "-c", _AS_NOBODY, *words], env=environ, capture_output=True, text=True,
+                              check=False, timeout=30)
+    assert (done.returncode, done.stderr) == (1, f"weave: {said.format(dir=tmp_path)}\n")
+
+
 def test_status_says_that_nothing_runs(weave: Weave) -> None:
     """And ends with 1, so that a script can ask."""
     status, out, _ = weave("status")

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 PATH=$PWD/.venv/bin:$PATH:/usr/sbin:/sbin
 export DOCKER_HOST=${DOCKER_HOST:-unix:///var/run/docker.sock}
 engine=$DOCKER_HOST
-containers=() image='' scratch='' bridge='' launched=''
+containers=() image='' scratch='' launched=''
 
 main() {
   [ "$(id -u)" = 0 ] || { echo "demo: needs root" >&2; exit 1; }
@@ -49,13 +49,9 @@ launch() {
   export WEAVEMW_STATE_DIR=$scratch/state WEAVEMW_RUN_DIR=$scratch/run
   export WEAVEMW_BRIDGE; WEAVEMW_BRIDGE=$(unused_bridge)
   export WEAVE_HTTP_ADDR; WEAVE_HTTP_ADDR=127.0.0.1:$(unused_port 6784)
-  bridge=$WEAVEMW_BRIDGE launched=yes
-  images_before=$(weave_images)
+  launched=yes
   run weave launch -H "unix://$scratch/weave.sock"
 }
-
-# What `weave launch` runs its own containers from.
-weave_images() { docker image ls --quiet weavemw/host; }
 
 have_image() {
   docker image inspect busybox > /dev/null 2>&1 && return
@@ -91,14 +87,6 @@ unused_port() {
   echo "$port"
 }
 
-# `weave stop` leaves bridge and firewall rule to the containers that keep running; there are none here.
-remove_bridge() {
-  for iptables in iptables ip6tables; do
-    $iptables --wait -D FORWARD -i "$bridge" -o "$bridge" -j ACCEPT 2> /dev/null
-  done
-  ip link delete dev "$bridge" 2> /dev/null
-}
-
 take_down() {
   status=$?
   trap '' INT TERM HUP
@@ -106,11 +94,7 @@ take_down() {
   set +e
   export DOCKER_HOST=$engine
   [ ${#containers[@]} = 0 ] || docker rm -f "${containers[@]}" > /dev/null
-  if [ -n "$launched" ]; then
-    weave stop
-    [ -n "$images_before" ] || weave_images | xargs --no-run-if-empty docker image rm > /dev/null
-  fi
-  [ -z "$bridge" ] || remove_bridge
+  [ -z "$launched" ] || weave reset
   [ -z "$image" ] || docker image rm "$image" > /dev/null
   [ -z "$scratch" ] || rm -rf "$scratch"
   exit $status

@@ -221,7 +221,7 @@ def test_in_the_foreground_it_needs_no_container(weave: Weave) -> None:
     _until(lambda: weave("healthcheck", check=False).returncode == 0)
     assert not weave.names() & {"weave", "weaveproxy"}
     assert f"already running (pid {proxy.pid})" in weave.says("launch-proxy", *weave.listeners)
-    weave("stop")
+    assert "stop it where it was started" in weave("stop").stderr  # the router
     assert proxy.wait(10) == 0
     router.terminate()
     router.wait(10)

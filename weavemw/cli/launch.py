@@ -278,8 +278,13 @@ def _end(weave: Invocation, pid: int) -> None:
 
 
 def stop_running_router(settings: Settings) -> None:
-    """Stop the router's container; if there is none, that is said."""
-    if not _supervisor(settings).stop(ROUTER):
+    """Stop the router's container; if there is none, that is said, and of a router that runs elsewhere too."""
+    if _supervisor(settings).stop(ROUTER):
+        return
+    if router_serves(settings.router_address):
+        click.echo(f"the router at {settings.router_address} is not in a container of weave's: "
+                   "stop it where it was started", err=True)
+    else:
         click.echo("weave router is not running", err=True)
 
 

@@ -1,8 +1,8 @@
 """The DNS server's sockets: UDP and TCP, on any number of addresses.
 
-A non-blocking socket is drained from the event loop, at most 64 packets a turn, so
-that the HTTP API of the same loop stays quick under load. This carries three to
-four times as many answers as :class:`asyncio.DatagramProtocol`.
+UDP is read from the event loop, at most 64 packets a turn, so that the HTTP API of
+the same loop stays quick under load. This carries several times as many answers as
+:class:`asyncio.DatagramProtocol`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from weavemw.router.datagrams import Datagrams, Peer
 from weavemw.router.dns import (
     NOERROR,
     REFUSED,
@@ -40,15 +41,14 @@ Endpoint = tuple[str, int]
 
 EVERYBODY = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
-_TURN = 64
 _LARGEST_QUERY = 4096
 _TCP_CONNECTIONS = 128
 _TCP_IDLE = 10.0
 _REMEMBERED = 65536
 
 
-class Clients(dict[str, bool]):
-    """Whether a host is answered: ``clients["10.32.0.1"]``; remembered for as many hosts as there is room.
+class Clients(dict[str | bytes, bool]):
+    """Whether a host is answered: ``clients["10.32.0.1"]``, or packed; remembered for as many hosts as there is room.
 
     Only some networks are, so that nobody outside uses us as a resolver or a mirror.
     """
@@ -62,7 +62,7 @@ class Clients(dict[str, bool]):
         self.networks = tuple(networks)
         self.clear()
 
-    def __missing__(self, host: str) -> bool:
+    def __missing__(self, host: str | bytes) -> bool:
         if len(self) >= _REMEMBERED:
             self.clear()
         address = ip_address(host)
@@ -124,27 +124,20 @@ class DnsServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _reader(self, udp: socket.socket, clients: Clients) -> Callable[[], None]:
-        zone, receive, codes = self.zone, udp.recvfrom, self.counts["udp"].own
+        zone, codes, exchange = self.zone, self.counts["udp"].own, Datagrams(udp, largest=_LARGEST_QUERY).exchange
 
-        def drain() -> None:
-            others = 0
-            for taken in range(_TURN):
-                try:
-                    query, peer = receive(_LARGEST_QUERY)
-                except OSError:  # drained; or an ICMP error of an earlier answer, which concerns nobody here
-                    codes[NOERROR] += taken - others
-                    return
-                reply = plain_answer(query, zone) if clients[peer[0]] else None
-                if reply:
-                    send(udp, reply, peer)
-                else:
-                    others += 1
-                    self._answer_other(udp, query, peer, is_client=clients[peer[0]])
-            codes[NOERROR] += _TURN - others
+        def plain(query: bytes, host: bytes) -> bytes | None:
+            return plain_answer(query, zone) if clients[host] else None
 
-        return drain
+        def other(query: bytes, peer: Peer) -> None:
+            self._answer_other(udp, query, peer, is_client=clients[peer[0]])
 
-    def _answer_other(self, udp: socket.socket, query: bytes, peer: tuple[str, int], *, is_client: bool) -> None:
+        def read() -> None:
+            codes[NOERROR] += exchange(plain, other)
+
+        return read
+
+    def _answer_other(self, udp: socket.socket, query: bytes, peer: Peer, *, is_client: bool) -> None:
         reply = other_answer(query, self.zone) if is_client else refused(query)
         if isinstance(reply, bytes):
             self.counts["udp"].own[reply[3] & 0x0F] += 1
@@ -152,7 +145,7 @@ class DnsServer:
         elif reply is Verdict.FORWARD:
             self._spawn(self._forward(udp, query, peer))
 
-    async def _forward(self, udp: socket.socket, query: bytes, peer: tuple[str, int]) -> None:
+    async def _forward(self, udp: socket.socket, query: bytes, peer: Peer) -> None:
         reply = await self.forwarder.ask(query)
         self.counts["udp"].forwarded[reply[3] & 0x0F] += 1
         send(udp, reply, peer)
@@ -229,7 +222,7 @@ def refused(query: bytes) -> bytes | Verdict:
     return refusal(query, REFUSED, question) if question else Verdict.DROP
 
 
-def send(udp: socket.socket, reply: bytes, peer: tuple[str, int]) -> None:
+def send(udp: socket.socket, reply: bytes, peer: Peer) -> None:
     """Send a packet, or lose it as UDP may: the client asks again."""
     try:
         udp.sendto(reply, peer)

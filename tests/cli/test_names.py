@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from weavemw.cli.names import dns_arguments, wanted
+from weavemw.cli.names import dns_arguments, only_network, wanted
 from weavemw.errors import BadRequest
 
 
@@ -41,3 +41,11 @@ def test_what_is_no_form_is_refused(words: list[str], fqdn: str) -> None:
 def test_docker_run_is_told_what_the_proxy_would_say(arguments: list[str], added: list[str]) -> None:
     """The server first, a search list unless there is one, a hostname made of the name."""
     assert dns_arguments(arguments, "172.17.0.1", "weave.local.") == ["--dns=172.17.0.1", *added]
+
+
+@pytest.mark.parametrize(("arguments", "network"), [
+    ([], ""), (["--net", "none"], "weave"), (["--network=none", "-d"], "weave"), (["--net=shop"], ""),
+])
+def test_who_has_no_other_network_asks_on_the_weave_bridge(arguments: list[str], network: str) -> None:
+    """The router is asked for the address that can be reached."""
+    assert only_network(arguments) == network

@@ -325,8 +325,11 @@ def test_a_name_for_later(weave: Launched) -> None:
 
 
 def test_the_arguments_that_docker_would_be_given(weave: Launched) -> None:
-    """dns-args prints the server and the search domain."""
+    """dns-args prints the server and the search domain; `weave run` uses them, with the address that can be reached."""
     assert weave.weave("dns-args").stdout.split() == [f"--dns={SERVER}", "--dns-search=weave.local"]
+    container = weave.weave("run", "--net=none", "--name=solo", *SLEEP).stdout.strip()
+    assert eventually(lambda: reaches(weave, "web", container), within=10)
+    weave.host.docker("rm", "-f", container)
 
 
 @pytest.mark.parametrize("arguments", [["dns-add"], ["dns-add", "nosuch", "-h", "x.weave.local"], ["dns-lookup"],

@@ -17,7 +17,7 @@ from weavemw.attachment import Attachment, NotRunning
 from weavemw.cli import completion
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.mistakes import explained
-from weavemw.cli.names import dns_arguments
+from weavemw.cli.names import dns_arguments, only_network
 from weavemw.cli.router import call_router
 from weavemw.container import Container
 from weavemw.docker import Docker
@@ -261,7 +261,7 @@ def _attach(settings: Settings, name: str, wanted: Sequence[Wanted]) -> tuple[In
 
 def _dns(settings: Settings, arguments: Sequence[str]) -> list[str]:
     router = assembly.router(settings)
-    address = router.dns_address() if settings.with_dns is not False else None
+    address = router.dns_address(only_network(arguments)) if settings.with_dns is not False else None
     if settings.with_dns and not address:
         raise WeaveError("--with-dns: the router serves no DNS")
     return dns_arguments(arguments, address, router.domain()) if address else []

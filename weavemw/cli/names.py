@@ -22,7 +22,7 @@ from weavemw.container import Container
 from weavemw.errors import BadRequest, RouterError, RouterUnreachable, WeaveError
 from weavemw.router.client import Interface, RouterClient
 
-__all__ = ["Wanted", "dns_add", "dns_args", "dns_arguments", "dns_lookup", "dns_remove", "wanted"]
+__all__ = ["Wanted", "dns_add", "dns_args", "dns_arguments", "dns_lookup", "dns_remove", "only_network", "wanted"]
 
 #: The owner of names that belong to no container.
 EXTERN = "weave:extern"
@@ -117,7 +117,7 @@ def dns_args(weave: Invocation, arguments: tuple[str, ...]) -> None:
     docker run $(weave dns-args --name web) --name web -d nginx
     """
     router = _router(weave)
-    if address := router.dns_address():
+    if address := router.dns_address(only_network(arguments)):
         click.echo(" ".join(dns_arguments(arguments, address, router.domain())))
 
 
@@ -133,6 +133,11 @@ def wanted(words: Sequence[str], fqdn: str) -> Wanted:
     if not others and not (addresses and fqdn):
         raise BadRequest("a container, or addresses and -h FQDN, are missing")
     return Wanted(addresses, others[0] if others else "")
+
+
+def only_network(arguments: Sequence[str]) -> str:
+    """What to ask the router's DNS address for: "weave" where ``docker run ARGUMENTS`` has no other network."""
+    return "weave" if _value(arguments, "--net", "--network") == "none" else ""
 
 
 def dns_arguments(arguments: Sequence[str], address: str, domain: str) -> list[str]:

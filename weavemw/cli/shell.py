@@ -33,7 +33,7 @@ _FAMILIES = {"fish": "fish", "csh": "csh", "tcsh": "csh"} | dict.fromkeys(
 @verb("env")
 @click.option("--restore", is_flag=True, help="Print what gives docker's variables their first values back.")
 @click.option("--check", is_flag=True, help="Connect as docker in this shell would, and say what is wrong.")
-@click.option("--shell", type=click.Choice(["sh", "fish", "csh"]),
+@click.option("--shell", type=click.Choice(["sh", "bash", "zsh", "fish", "csh", "tcsh"]),
               help="Write for this shell. [default: the one that calls, or else $SHELL]")
 @click.pass_obj
 def env(weave: Invocation, restore: bool, check: bool, shell: str | None) -> None:
@@ -58,7 +58,7 @@ def env(weave: Invocation, restore: bool, check: bool, shell: str | None) -> Non
         changes = entering(weave.environ, _serving(weave), tls=_serves_tls(weave))
         _say_of_tls(weave)
     if changes:
-        click.echo(assignments(changes, shell or _calling_shell(weave.environ)))
+        click.echo(assignments(changes, shell_family(shell) if shell else _calling_shell(weave.environ)))
     return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -180,37 +179,6 @@ def test_what_was_left_of_a_proxy_is_no_obstacle(weave: Weave) -> None:
     assert weave.socket.exists()
     weave("launch-proxy", *weave.listeners)
     assert weave.status()["proxy"]["running"]
-
-
-def _kill_master(weave: Weave) -> None:
-    os.kill(weave.pid(), signal.SIGKILL)
-
-
-def _kill_workers(weave: Weave) -> None:
-    children = Path(f"/proc/{weave.pid()}/task/{weave.pid()}/children").read_text().split()
-    for child in children:
-        os.kill(int(child), signal.SIGKILL)
-
-
-def _kill_router(weave: Weave) -> None:
-    os.kill(int(weave.host.docker("inspect", "-f", "{{.State.Pid}}", "weave").stdout), signal.SIGKILL)
-
-
-def _kill_dockerd(weave: Weave) -> None:
-    weave.host.restart_dockerd(signal.SIGKILL)
-
-
-def _restart_dockerd(weave: Weave) -> None:
-    weave.host.restart_dockerd(signal.SIGTERM)
-
-
-@pytest.mark.parametrize("hit", [_kill_master, _kill_workers, _kill_router, _kill_dockerd, _restart_dockerd])
-def test_it_survives_its_own_crash_and_dockers(weave: Weave, hit: Callable[[Weave], None]) -> None:
-    """Whatever is killed, router and proxy serve again by themselves."""
-    weave("launch", *weave.listeners)
-    hit(weave)
-    _until(lambda: weave("healthcheck", check=False).returncode == 0)
-    assert "weaveproxy" in weave.host.docker("ps", host=f"unix://{weave.socket}").stdout
 
 
 def test_in_the_foreground_it_needs_no_container(weave: Weave) -> None:

@@ -203,6 +203,7 @@ def test_tls(terminal: Terminal) -> None:
     terminal.type('eval "$(weave env)"')
     terminal.type("export DOCKER_TLS_VERIFY=1")
     assert "Server:" in terminal.type("docker version")
+    assert "inet 10.32." in terminal.type("docker run --rm ubuntu ip -4 -o address show dev ethwe")
     terminal.type("unset DOCKER_TLS_VERIFY")
     terminal.type("weave stop-proxy")
     terminal.type("weave launch-proxy")

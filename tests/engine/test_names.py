@@ -103,6 +103,16 @@ def test_networks_of_the_users(weave: Launched, network: str) -> None:
         assert reaches(weave, "client", container)
 
 
+@pytest.mark.parametrize("options", [[], ["-o", "com.docker.network.bridge.name=newbridge"]], ids=["new", "named"])
+def test_a_network_that_was_just_made(weave: Launched, options: list[str]) -> None:
+    """The first instruction of the first container on a network resolves names."""
+    weave.host.docker("network", "create", *options, "new")
+    try:
+        assert "Address" in weave.docker("run", "--rm", "--net=new", "busybox", "nslookup", "web.weave.local").stdout
+    finally:
+        weave.host.docker("network", "rm", "new")
+
+
 def test_an_alias_given_to_a_running_container(weave: Launched) -> None:
     """`docker network connect --alias` and `disconnect` change names at once, and the first one stays all the while."""
     with running(weave, "--name=late") as container:

@@ -34,6 +34,7 @@ def test_client_networks() -> None:
     """The networks of Docker's bridges are answered, those of other bridges are not: they may be the world's."""
     assert client_networks(BRIDGES, "docker0", "weave") == (
         ip_network("172.17.0.0/16"), ip_network("fe80::/64"), ip_network("172.18.0.0/16"))
+    assert client_networks(BRIDGES[2:], subnets={ip_network("192.0.2.0/24")}) == (ip_network("192.0.2.0/24"),)
 
 
 def test_addresses_of() -> None:

@@ -1,15 +1,18 @@
 """What the router wants to know of its host: routes, and the addresses of bridges. Reads only.
 
-Netlink is opened for each look and closed again: nothing is left open over a fork.
+Netlink is opened for each look and closed again: nothing is left open over a fork. But :func:`address_changes` listens.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
+import socket
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 
@@ -20,12 +23,14 @@ from weavemw.network.netlink import NetlinkSocket
 from weavemw.router.client import Interface
 from weavemw.router.store import Network
 
-__all__ = ["Bridge", "Route", "addresses", "addresses_of", "bridges", "client_networks", "overlapping", "routes"]
+__all__ = ["Bridge", "Route", "address_changes", "addresses", "addresses_of", "bridges", "client_networks",
+           "overlapping", "routes"]
 
 log = logging.getLogger(__name__)
 
 _DUMPS = 5
 _RT_TABLE_LOCAL, _RTM_GETROUTE = 255, 26
+_RTMGRP_IPV4_IFADDR = 0x10
 _IFADDRMSG, _RTMSG = struct.Struct("=BBBBI"), struct.Struct("=BBBBBBBBI")
 _ALL_LINKS = Message(messages.RTM_GETLINK, DUMP, bytes(16), "list the interfaces")
 _ALL_ROUTES = Message(_RTM_GETROUTE, DUMP, bytes(_RTMSG.size), "list the routes")
@@ -69,11 +74,10 @@ def addresses_of(name: str, known: Iterable[Bridge]) -> tuple[str, ...]:
                  for interface in bridge.interfaces if not interface.is_link_local)
 
 
-def client_networks(known: Iterable[Bridge], *names: str) -> tuple[Network, ...]:
-    """The networks of these bridges and of Docker's user-defined networks."""
-    return tuple(interface.network for bridge in known
-                 if bridge.name in names or _DOCKER_NETWORK.fullmatch(bridge.name)
-                 for interface in bridge.interfaces)
+def client_networks(known: Iterable[Bridge], *names: str, subnets: Collection[Network] = ()) -> tuple[Network, ...]:
+    """The networks of these bridges and of Docker's user-defined networks, which also ``subnets`` are."""
+    return tuple(interface.network for bridge in known for interface in bridge.interfaces
+                 if bridge.name in names or _DOCKER_NETWORK.fullmatch(bridge.name) or interface.network in subnets)
 
 
 def routes() -> tuple[Route, ...]:
@@ -91,6 +95,28 @@ def bridges() -> tuple[Bridge, ...]:
         addresses = [_address(body) for body in _dump(netlink, messages.all_addresses())]
     return tuple(Bridge(link.name, tuple(interface for index, interface in addresses if index == link.index))
                  for link in links if link.kind == "bridge")
+
+
+@contextmanager
+def address_changes(tell: Callable[[], None]) -> Iterator[None]:
+    """Within the block, call ``tell`` from the event loop whenever an interface gets or loses an IPv4 address."""
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE) as netlink:
+        netlink.bind((0, _RTMGRP_IPV4_IFADDR))
+        loop.add_reader(netlink, _drain, netlink, tell)
+        try:
+            yield
+        finally:
+            loop.remove_reader(netlink)
+
+
+def _drain(netlink: socket.socket, tell: Callable[[], None]) -> None:
+    tell()
+    try:
+        while netlink.recv(65536):
+            pass
+    except OSError as error:  # drained; or there was more than fits (ENOBUFS), and we look at everything anyway
+        log.debug("addresses changed: %s", error)
 
 
 def addresses() -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 _LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 _FIREWALL_AGAIN = 30.0  # seconds between two looks at the host's firewall
 _LOOK_AGAIN = 2.0  # seconds between two looks at the host's bridges
+_LOOK_SOON = 0.3  # the same, after an address came or went
 _DOCKER_LIMIT = 5.0  # seconds that Docker has to answer
 _STOP_LIMIT = 2.0  # seconds that requests under way have when it stops
 
@@ -156,8 +158,12 @@ async def _serve_dns(settings: RouterSettings, service: RouterService, stack: As
     stack.push_async_callback(dns.server.close)
     await dns.look()
     service.dns, service.dns_counts = dns.facts, dns.server.counts
-    looking = asyncio.create_task(dns.keep_looking())
-    stack.callback(looking.cancel)
+    stack.push_async_callback(_ended, asyncio.create_task(dns.keep_looking()))
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @dataclass
@@ -168,8 +174,7 @@ class _Dns:
     zone: Zone
     docker: Docker
     address: str | None = None
-    _bridges: tuple[host.Bridge, ...] = ()
-    _docker_networks: tuple[Network, ...] = ()
+    _docker_networks: set[Network] = field(default_factory=set)
     _failed: set[Endpoint] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -188,13 +193,18 @@ class _Dns:
                         tuple(host_port(*resolver) for resolver in self.upstreams()), on_bridge)
 
     async def keep_looking(self) -> None:
-        """Follow the host's bridges, which come and go with Docker."""
-        while True:
-            try:
-                await self._ask_docker(await self.look())
-            except Exception:
-                log.exception("can't see the bridges of this host; trying again")
-            await asyncio.sleep(_LOOK_AGAIN)
+        """Follow the host's bridges, which come and go with Docker: at once, and now and then."""
+        changed = asyncio.Event()
+        with host.address_changes(changed.set):
+            while True:
+                soon = changed.is_set()  # Docker first gives a bridge its address, then knows its network
+                changed.clear()
+                try:
+                    await self._ask_docker(await self.look())
+                except Exception:
+                    log.exception("can't see the bridges of this host; trying again")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), _LOOK_SOON if soon else _LOOK_AGAIN)
 
     async def look(self) -> tuple[host.Bridge, ...]:
         """Listen on the addresses that are there, and answer the networks that are there; gives the bridges."""
@@ -205,20 +215,21 @@ class _Dns:
         devices = await self._by_weave_bridge(bridges) if not self.settings.dns_listen else {}
         await self._listen({**dict.fromkeys(addresses, ""), **devices})
         self.address = next(iter((*addresses, *devices)), None)
-        self._allow((*_LOOPBACK, *self.settings.ranges, *self.settings.dns_clients, *self._docker_networks,
-                     *host.client_networks(bridges, *filter(None, names))))
+        self._allow((*_LOOPBACK, *self.settings.ranges, *self.settings.dns_clients,
+                     *host.client_networks(bridges, *filter(None, names), subnets=self._docker_networks)))
         return bridges
 
     async def _ask_docker(self, bridges: tuple[host.Bridge, ...]) -> None:
-        """Learn which networks are Docker's, whatever their bridges are called, whenever bridges have changed."""
-        if bridges == self._bridges:
+        """Learn which networks are Docker's, whatever their bridges are called, if there are any that are not known."""
+        there = (interface for bridge in bridges for interface in bridge.interfaces if not interface.is_link_local)
+        if all(interface.network in self.server.clients.networks for interface in there):
             return
         try:
             found = await asyncio.to_thread(self.docker.bridge_subnets)
         except (DockerError, DockerUnreachable) as error:
             log.debug("Docker's networks are known by the names of their bridges only: %s", error)
         else:
-            self._bridges, self._docker_networks = bridges, tuple(map(ip_network, found))
+            self._docker_networks = {ip_network(subnet, strict=False) for subnet in found}
             await self.look()
 
     async def _by_weave_bridge(self, bridges: Iterable[host.Bridge]) -> dict[str, str]:

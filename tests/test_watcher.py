@@ -156,6 +156,19 @@ def test_what_is_being_restarted_does_not_resolve(world):
     await_true(lambda: world.names() == {"web.weave.local"})
 
 
+def test_what_docker_does_not_answer_for_does_not_resolve(world, monkeypatch):
+    """While a look at a container waits for Docker, which is restarting it, its names go all the same."""
+    watcher = world.watching()
+    container = world.docker.run(name="web")
+    await_true(lambda: world.names() == {"web.weave.local"} and not len(watcher._schedule))
+    answers, inspect = threading.Event(), world.docker.inspect
+    monkeypatch.setattr(world.docker, "inspect", lambda one: answers.wait(10) and inspect(one))
+    world.docker.emit("rename", container.id)
+    world.docker.die(container.id)
+    await_true(lambda: world.names() == set())
+    answers.set()
+
+
 def test_a_death_that_is_heard_of_late(world):
     """Names that were registered after a restart, and removed for the death before it, are registered again."""
     watcher = world.watching()

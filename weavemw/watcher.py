@@ -27,7 +27,7 @@ from typing import Any
 from weavemw.attachment import Attachment, NotRunning
 from weavemw.container import Container
 from weavemw.docker import Docker
-from weavemw.errors import DockerError, RouterUnreachable, SettingsError, WeaveError
+from weavemw.errors import DockerError, RouterError, RouterUnreachable, SettingsError, WeaveError
 from weavemw.locks import Busy
 from weavemw.middleware.cidr import CREATED_ELSEWHERE, promised_to, shared_network, why_alone
 from weavemw.network.addresses import Interface
@@ -42,9 +42,11 @@ STATE_FILE = "watcher.json"
 
 _ACTIONS = ("start", "die", "destroy", "rename")
 _BUSY_AGAIN = 0.2
+_CONNECTED_AGO = 0.2
 _MANY = 100
 _FIRST_RETRY, _GROWTH, _LAST_RETRY = 1.0, 1.5, 60.0
 _LOOK, _SWEEP = "all containers", "orphans"  # keys beside the containers' ids
+_DEATH = "death of "  # before an id: may be worked on while somebody waits for Docker to answer for that id
 
 
 @dataclass(slots=True)
@@ -118,7 +120,6 @@ class Watcher:
         self._schedule = Schedule()
         self._unnamed: set[str] = set()  # running, but it's not known whether their names are registered
         self._renamed: set[str] = set()
-        self._died: set[str] = set()
         self._connected_to: set[str] = set()  # or disconnected from some network
         self._registered: dict[str, set[str]] = {}
         self._names: dict[str, str] = {}
@@ -215,15 +216,13 @@ class Watcher:
             self._connected_to.discard(container_id)  # a start comes after its connects, and names it anyway
             if action == "rename":
                 self._renamed.add(container_id)
-            elif action == "die":
-                self._died.add(container_id)
-            self._schedule.put(container_id)
+            self._schedule.put(_DEATH + container_id if action == "die" else container_id)
 
     def _heard_of_network(self, action: str, container_id: str) -> None:
-        """What is connected has other aliases."""
+        """What is connected has other aliases. As part of a start or a death it needs no look, and that comes soon."""
         if action in ("connect", "disconnect") and container_id:
             self._connected_to.add(container_id)
-            self._schedule.put(container_id)
+            self._schedule.put(container_id, _CONNECTED_AGO)
 
     # Work: whatever the state of a container is, make it as it should be
 
@@ -240,13 +239,19 @@ class Watcher:
 
     def _try(self, key: str) -> None:
         try:
-            {_LOOK: self._look, _SWEEP: self._sweep}.get(key, lambda: self._settle(key))()
+            self._work_on(key)
         except Busy:
             self._schedule.put(key, _BUSY_AGAIN)
         except WeaveError as error:
             self._failed(key, str(error))
         else:
             self._settled(key)
+
+    def _work_on(self, key: str) -> None:
+        if key.startswith(_DEATH):
+            self._take_names(key.removeprefix(_DEATH))
+        else:
+            {_LOOK: self._look, _SWEEP: self._sweep}.get(key, lambda: self._settle(key))()
 
     def _look(self) -> None:
         """Look at every container that runs; remember which names are registered, since some changed unseen."""
@@ -287,9 +292,6 @@ class Watcher:
                 state.counters[f"swept_{what}"] += count
 
     def _settle(self, container_id: str) -> None:
-        if container_id in self._died:
-            self._died.discard(container_id)
-            self._take_names(container_id)
         with self.attachment.lock(container_id, timeout=0):
             container = self._inspect(container_id)
             if container is None:
@@ -310,8 +312,9 @@ class Watcher:
         by now, its names are registered again.
         """
         self._unnamed.add(container_id)
-        with self._at_the_router(container_id):
+        with contextlib.suppress(RouterError):  # the look meets it again, and is repeated
             self.attachment.router.deregister(container_id)
+        self._schedule.put(container_id)
 
     def _inspect(self, container_id: str) -> Container | None:
         try:

@@ -167,13 +167,13 @@ class Stream:
                  "upstream_gone")
 
     def __init__(self, client: socket.socket, upstream: socket.socket, to_upstream: bytes = b"",
-                 to_client: bytes = b"", *, endpoint: str = "") -> None:
+                 *, endpoint: str = "") -> None:
         self.client = client
         self.upstream = upstream
         self.up = Flow(client, upstream, to_upstream)
-        self.down = Flow(upstream, client, to_client)
+        self.down = Flow(upstream, client)
         self.endpoint = endpoint
-        self.code = ""
+        self.code: str | None = None
         self.counted = False
         self.client_gone = False
         self.upstream_gone = False
@@ -190,9 +190,7 @@ class Stream:
             self._drain()
             return False
         more_up = self._move(self.up, pipes)
-        if not self.code:
-            self.code = self._seen_code()
-        return self._move(self.down, pipes) or more_up
+        return (self._has_answer() and self._move(self.down, pipes)) or more_up
 
     @property
     def over(self) -> bool:
@@ -239,13 +237,17 @@ class Stream:
             flow.close()
             return False
 
-    def _seen_code(self) -> str:
-        """The answer's status, seen before it is moved; empty as long as there is none."""
-        try:
-            line = self.upstream.recv(12, socket.MSG_PEEK)
-        except OSError:  # nothing is there yet; or it broke, and then moving will tell
-            return ""
-        return line[9:].decode() if line.startswith(b"HTTP/1.") and line[9:].isdigit() else ""
+    def _has_answer(self) -> bool:
+        """Whether the daemon has begun to answer; its status is seen before it is moved."""
+        if self.code is None:
+            try:
+                line = self.upstream.recv(12, socket.MSG_PEEK)
+            except BlockingIOError:  # its arrival will be an event
+                return False
+            except OSError:  # moving will tell
+                line = b""
+            self.code = line[9:].decode() if line.startswith(b"HTTP/1.") and line[9:].isdigit() else ""
+        return True
 
     def _drain(self) -> None:
         try:

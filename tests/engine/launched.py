@@ -28,6 +28,10 @@ class Launched:
         return self.host.run("python", "-m", "weavemw.cli", *arguments, check=check,
                              env={"PYTHONPATH": str(_ROOT), **environ})
 
+    def status(self) -> dict[str, Any]:
+        """What `weave status` says, as data."""
+        return dict(json.loads(self.weave("status", "--json").stdout))
+
     def docker(self, *args: str | Path, **options: Any) -> subprocess.CompletedProcess[Any]:
         """Run the docker CLI through the proxy."""
         return self.host.docker(*args, host=self.via, **options)

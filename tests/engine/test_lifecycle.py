@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from host import TestHost
@@ -44,6 +45,11 @@ def run(weave: Launched, name: str, *options: str, command: tuple[str, ...] = ("
 
 def shown(weave: Launched, container: str, template: str) -> str:
     return str(weave.host.docker("inspect", "-f", template, container).stdout).strip()
+
+
+def waiting(weave: Launched) -> list[dict[str, Any]]:
+    """The containers that wait, as `weave status` tells of them."""
+    return list(weave.status()["containers"]["waiting"])
 
 
 def inside(weave: Launched, container: str, *command: str) -> str:
@@ -132,13 +138,14 @@ def test_restart_that_can_not_be_attached_is_tried_again(clean):
     clean.weave("stop-router")
     try:
         kill_process(clean, "web")
-        assert eventually(lambda: "Waiting: web: no address for container" in clean.weave("status").stdout)
-        assert eventually(lambda: clean.weave("status", "--json").stdout.count('"attempts": 3'), within=20)
+        assert eventually(lambda: [each["name"] for each in waiting(clean)] == ["web"])
+        assert eventually(lambda: waiting(clean)[0]["attempts"] >= 3, within=20)
+        assert waiting(clean)[0]["reason"].startswith("no address for container")
         assert shown(clean, "web", "{{.State.Running}} {{.RestartCount}}") == "true 1"
     finally:
         clean.weave("launch-router", "--ipalloc-range6", RANGE6)
     assert eventually(lambda: clean.ethwe("web") == address)
-    assert eventually(lambda: "Waiting" not in clean.weave("status").stdout)
+    assert eventually(lambda: not waiting(clean))
     assert clean.host.docker("logs", "web").stdout.count("ethwe") == 2
 
 

@@ -97,8 +97,8 @@ def is_left_alone(weave: Launched, container: str, reason: str) -> bool:
     """Docker made what it would have made without us, and ``weave status`` says why."""
     shown = weave.host.docker("inspect", "-f", "{{.Config.Entrypoint}} {{.HostConfig.Binds}}", container).stdout
     assert "/w" not in shown
-    return eventually(lambda: re.search(rf"LeftAlone: {container}: .*{re.escape(reason)}",
-                                        weave.weave("status").stdout), within=10)
+    return eventually(lambda: any(reason in each["reason"] for each in weave.status()["containers"]["left_alone"]
+                                  if each["name"] == container), within=10)
 
 
 @pytest.mark.parametrize("row", ENVIRONMENTS, ids=lambda row: row[0])

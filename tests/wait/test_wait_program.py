@@ -152,7 +152,8 @@ def test_a_signal_that_comes_with_the_interface_is_not_lost(namespace):
 SHOW_SELF = """
 import json, os, signal, sys
 print(json.dumps([sys.argv[1:], dict(os.environ), os.getcwd(), sorted(map(int, os.listdir("/proc/self/fd"))),
-                  [line for line in open("/proc/self/status") if line.startswith(("Sig", "Shd", "Pid"))]]))
+                  [line for line in open("/proc/self/status")
+                   if line.startswith(("SigP", "SigB", "SigI", "SigC", "Shd", "Pid"))]]))
 """
 
 

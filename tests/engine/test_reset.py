@@ -20,7 +20,8 @@ def _rules(host: TestHost) -> str:
 def _everything(host: TestHost) -> tuple[object, ...]:
     """All that weave could leave behind."""
     files = [path.exists() for path in (host.state_dir, host.run_dir, host.dir / "weave.sock")]
-    return set(host.links()), _rules(host), files, host.docker("images", "-q").stdout, host.docker("ps", "-aq").stdout
+    return set(host.links()), _rules(host), files, set(host.docker("images", "-q").stdout.split()), \
+        host.docker("ps", "-aq").stdout
 
 
 def test_nothing_is_left_of_it(fresh_host: TestHost) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from host import TestHost
 from launched import eventually
+from launched import eventually
 
 import weavemw
 
@@ -90,7 +91,7 @@ def test_relaunching_keeps_containers_addresses_and_names(upgraded: Installed) -
     before = {name: (upgraded.started(name), upgraded.address(name)) for name in _ONES}
     following = upgraded.host.popen("docker", "-H", upgraded.via, "logs", "-f", "web", stdout=subprocess.DEVNULL)
     upgraded.weave("relaunch")
-    assert upgraded.weave("healthcheck").stdout.startswith("healthy: ")
+    assert eventually(lambda: upgraded.weave("healthcheck", check=False).stdout.startswith("healthy: "))
     assert following.wait(10) == 0
     assert {name: (upgraded.started(name), upgraded.address(name)) for name in _ONES} == before
     assert all(address.startswith("10.40.") for _, address in before.values())

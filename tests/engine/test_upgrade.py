@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from host import TestHost
 from launched import eventually
-from launched import eventually
 
 import weavemw
 

@@ -24,6 +24,7 @@ import dns.exception
 import dns.flags
 import dns.message
 import dns.rcode
+from fuzzing import repeat
 
 from weavemw.router.dns import MAX_UDP, Verdict, answer, question_of
 from weavemw.router.names import Names
@@ -312,24 +313,12 @@ def _run(kind: str, count: int, seed: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         if kind == "packets":
             known = zone()
-            _repeat(count, seed, lambda rng: check(packet(rng), known, tcp=rng.random() < 0.3))
+            repeat(count, seed, lambda rng: check(packet(rng), known, tcp=rng.random() < 0.3))
         else:
             with live(Path(directory)) as server:
-                _repeat(count, seed, server.batch)
+                repeat(count, seed, server.batch)
                 print(Path(f"/proc/{server.pid}/status").read_text().partition("VmRSS:")[2].split("\n")[0],
                       len(os.listdir(f"/proc/{server.pid}/fd")), "descriptors")
-
-
-def _repeat(count: int, seed: int, case: Callable[[random.Random], None]) -> None:
-    failed, began, step = 0, time.monotonic(), max(count // 20, 1)
-    for number in range(count):
-        try:
-            case(random.Random(f"{seed}-{number}"))
-        except Exception as error:  # noqa: BLE001  # each is told, and the run goes on
-            failed += 1
-            print(f"case {seed}-{number}: {error!r}", flush=True)
-        if (number + 1) % step == 0:
-            print(f"{number + 1} cases, {failed} failed, {time.monotonic() - began:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

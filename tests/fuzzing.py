@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -369,18 +370,17 @@ def check_heads(proxy: Attacked, data: bytes) -> None:
 
 
 def _run(kind: str, count: int, seed: int) -> None:
-    began, step = time.monotonic(), max(count // 20, 1)
     with tempfile.TemporaryDirectory() as directory:
         if kind == "bodies":
-            bodies = Bodies()
-            _repeat(count, seed, step, began, bodies.case)
+            repeat(count, seed, Bodies().case)
         else:
             with attacked(Path(directory)) as proxy:
-                _repeat(count, seed, step, began, lambda rng: check_heads(proxy, head(rng, body(rng))))
+                repeat(count, seed, lambda rng: check_heads(proxy, head(rng, body(rng))))
 
 
-def _repeat(count: int, seed: int, step: int, began: float, case: Any) -> None:
-    failed = 0
+def repeat(count: int, seed: int, case: Callable[[random.Random], object]) -> None:
+    """Try a case so many times, each with random numbers of its own; tells which failed, and goes on."""
+    failed, began, step = 0, time.monotonic(), max(count // 20, 1)
     for number in range(count):
         try:
             case(random.Random(f"{seed}-{number}"))

@@ -22,6 +22,7 @@ from weavemw.container import Container
 from weavemw.context import Lease
 from weavemw.docker import Docker
 from weavemw.errors import Conflict, DockerError, NetworkError, RouterError, WeaveError
+from weavemw.hostnames import folded
 from weavemw.locks import Busy, Locks
 from weavemw.network import hosts
 from weavemw.network.addresses import Interface, Wanted
@@ -118,12 +119,12 @@ class Attachment:
         """Let the addresses have these names, those given by hand, and no others; what stays is never away."""
         with self.lock(container_id):
             wanted = self._name(self.docker.inspect(container_id), tuple(addresses), names)
-            for address, fqdn in self.registered(container_id) - {(one.ip, _plain(name)) for one, name in wanted}:
+            for address, fqdn in self.registered(container_id) - {(one.ip, folded(name)) for one, name in wanted}:
                 self.router.deregister(container_id, ip_interface(address), fqdn)
 
     def registered(self, container_id: str) -> set[tuple[Address, str]]:
         """What the container resolves by now: addresses, and names without their final dot, in small letters."""
-        return {(ip_address(str(row["Addr"])), _plain(str(row["Hostname"]))) for row in self.router.names()
+        return {(ip_address(str(row["Addr"])), folded(str(row["Hostname"]))) for row in self.router.names()
                 if row["ContainerID"] == container_id and not row.get("Tombstone")}
 
     def keep_names(self, container_id: str, names: Sequence[Added]) -> None:
@@ -301,10 +302,6 @@ class Attachment:
 def is_container_id(owner: str) -> bool:
     """Whether an owner at the router is a container, and not one of the router's own ("weave:expose")."""
     return len(owner) == 64 and all(letter in "0123456789abcdef" for letter in owner)
-
-
-def _plain(name: str) -> str:
-    return name.lower().removesuffix(".")
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from weavemw.container import Container
 
-__all__ = ["fits_as_hostname", "fqdn_in", "names_for", "replaced", "search_domains", "source_of_hostname"]
+__all__ = ["fits_as_hostname", "folded", "fqdn_in", "names_for", "replaced", "search_domains", "source_of_hostname"]
 
 _LONGEST_HOSTNAME, _LONGEST_LABEL, _LONGEST_NAME = 64, 63, 253
 _REFERENCE = re.compile(r"\$(?:(\$)|(\w+)|\{(\w+)\})")
@@ -73,6 +73,11 @@ def fqdn_in(domain: str, name: str) -> str:
     if not name.lower().endswith(f".{domain.lower()}"):
         name = f"{name}.{domain}" if name and "." not in name else ""
     return name if len(name) <= _LONGEST_NAME and _labels_fit(name) else ""
+
+
+def folded(name: str) -> str:
+    """A name as it is compared: without its final dot, in lower case (RFC 4343)."""
+    return _without_dot(name).lower()
 
 
 def _own_name(container: Container) -> str:

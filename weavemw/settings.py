@@ -120,11 +120,6 @@ class Settings:
                                 "on the machine that Docker runs on")
         return parts.path
 
-    @property
-    def router_url(self) -> str:
-        """The base URL of the router's HTTP API."""
-        return f"http://{self.router_address}"
-
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> Settings:
         """Make settings from field names and values; strings are converted to the field's type."""

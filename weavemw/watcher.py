@@ -28,6 +28,7 @@ from weavemw.attachment import Attachment, NotRunning
 from weavemw.container import Container
 from weavemw.docker import Docker
 from weavemw.errors import DockerError, RouterError, RouterUnreachable, SettingsError, WeaveError
+from weavemw.hostnames import folded
 from weavemw.locks import Busy
 from weavemw.middleware.cidr import CREATED_ELSEWHERE, promised_to, shared_network, why_alone
 from weavemw.network.addresses import Interface
@@ -265,7 +266,7 @@ class Watcher:
             self._schedule.put(container_id)
         registered: dict[str, set[str]] = {}
         for row in self.attachment.router.names():
-            registered.setdefault(str(row["ContainerID"]), set()).add(_plain(str(row["Hostname"])))
+            registered.setdefault(str(row["ContainerID"]), set()).add(folded(str(row["Hostname"])))
         self._registered = registered
         ended = set(self.docker.container_ids(everything=True)).difference(running)
         for container_id in ended.intersection(registered):
@@ -370,7 +371,7 @@ class Watcher:
         before = self._registered.pop(container.id, set())
         if container.id in self._renamed | self._connected_to:
             return True
-        return not before <= {_plain(name) for name in (*names, *self.attachment.names_by_hand(container.id))}
+        return not before <= {folded(name) for name in (*names, *self.attachment.names_by_hand(container.id))}
 
     def _given_by_hand(self, container: Container) -> tuple[Interface, ...]:
         """The addresses of one that is not ours and was attached by hand; the sweep asks again if the router is away.
@@ -451,10 +452,6 @@ class Watcher:
 def _known(kind: type[State] | type[Pending], row: Mapping[str, Any]) -> dict[str, Any]:
     """What this version knows of a row that another version may have written."""
     return {each.name: row[each.name] for each in fields(kind) if each.name in row}
-
-
-def _plain(name: str) -> str:
-    return name.lower().rstrip(".")
 
 
 def _time_of(event: Mapping[str, Any]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
@@ -18,6 +18,7 @@ from weavemw.cli import completion
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.mistakes import explained
 from weavemw.cli.names import dns_arguments, only_network
+from weavemw.cli.options import together
 from weavemw.cli.router import call_router
 from weavemw.container import Container
 from weavemw.docker import Docker
@@ -45,17 +46,8 @@ _no_route = click.option("--no-multicast-route", "multicast_route", flag_value=F
                          help="No route for multicast.")
 
 
-def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def decorated(function: Any) -> Any:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorated
-
-
 @verb("run")
-@_options(*_naming, _no_hosts, _no_route)
+@together(*_naming, _no_hosts, _no_route)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[ADDR…] DOCKER-RUN-ARGUMENTS")
 @click.pass_obj
 def run(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None:
@@ -85,7 +77,7 @@ run.context_settings = {"ignore_unknown_options": True, "allow_interspersed_args
 
 
 @verb("start")
-@_options(*_naming, _no_hosts, _no_route)
+@together(*_naming, _no_hosts, _no_route)
 @click.argument("words", nargs=-1, metavar="[ADDR…] CONTAINER", shell_complete=completion.containers(status=""))
 @click.pass_obj
 def start(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None:
@@ -105,7 +97,7 @@ def start(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None:
 
 
 @verb("attach")
-@_options(*_naming, _no_route)
+@together(*_naming, _no_route)
 @click.option("--rewrite-hosts", is_flag=True, help="Write its name into its /etc/hosts too.")
 @click.argument("words", nargs=-1, metavar="[ADDR…] CONTAINER", shell_complete=completion.containers())
 @click.pass_obj

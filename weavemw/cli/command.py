@@ -66,11 +66,6 @@ class Invocation:
         """Where the running proxy listens; empty when none serves."""
         return [listeners.parse(each) for each in (self.proxy or {}).get("listeners", ())]
 
-    def proxy_answers(self) -> dict[str, bool]:
-        """The running proxy's listeners, and whether each answers."""
-        guarded = bool((self.proxy or {}).get("guarded"))
-        return {str(each): listeners.serves(each, guarded=guarded) for each in self.proxy_listeners}
-
     def docker(self) -> DockerClient:
         """The engine, never through the proxy."""
         return DockerClient(self.settings().docker_socket)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import click
 
-__all__ = ["Screen", "ago", "block", "screen", "since", "table"]
+__all__ = ["Screen", "block", "screen", "since", "table"]
 
 _KEY = 15  # where keys end, as in a Weave Net router's status
 _GAP = "  "
@@ -67,11 +67,6 @@ def since(seconds: float) -> str:
         if count or size == 1:
             found.append(f"{count}{unit}")
     return found[0]
-
-
-def ago(seconds: float) -> str:
-    """How long ago something was."""
-    return f"{since(seconds)} ago"
 
 
 def _wrapped(text: str, indent: int, to: Screen) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import click
 
-from weavemw import assembly, hostnames, wait
+from weavemw import assembly, wait
 from weavemw.cli.attach import echo_addresses, selected, split
 from weavemw.cli.command import Invocation, verb
-from weavemw.errors import BadRequest, Conflict, NetworkError
+from weavemw.cli.names import in_domain
+from weavemw.errors import Conflict, NetworkError
 from weavemw.network import bridge, firewall
 from weavemw.network.addresses import Claim, Default, Interface, Wanted
 from weavemw.network.bridge import EXPOSE
@@ -38,7 +39,7 @@ def expose(weave: Invocation, words: tuple[str, ...], fqdn: str, without_masquer
     """
     settings = weave.settings()
     router = assembly.router(settings)
-    name = _in_domain(fqdn, router) if fqdn else ""
+    name = in_domain(fqdn, router.domain()) if fqdn else ""
     wanted, held = _addresses(words) or (Default(),), router.addresses(EXPOSE)
     if not force:
         _refuse_overlap([one for one in wanted if isinstance(one, Claim)], settings.bridge)
@@ -133,11 +134,3 @@ def _take(settings: Settings, router: RouterClient, gone: Sequence[Interface]) -
         router.deregister(EXPOSE, address)
         router.release(EXPOSE, address)
     firewall.unmasquerade({each.network for each in gone} - {each.network for each in router.addresses(EXPOSE)})
-
-
-def _in_domain(fqdn: str, router: RouterClient) -> str:
-    domain = router.domain()
-    name = hostnames.fqdn_in(domain, fqdn)
-    if not name:
-        raise BadRequest(f'"{fqdn}" is no name in {domain}')
-    return name

@@ -22,7 +22,8 @@ from weavemw.container import Container
 from weavemw.errors import BadRequest, RouterError, RouterUnreachable, WeaveError
 from weavemw.router.client import Interface, RouterClient
 
-__all__ = ["Wanted", "dns_add", "dns_args", "dns_arguments", "dns_lookup", "dns_remove", "only_network", "wanted"]
+__all__ = ["Wanted", "dns_add", "dns_args", "dns_arguments", "dns_lookup", "dns_remove", "in_domain", "only_network",
+           "wanted"]
 
 #: The owner of names that belong to no container.
 EXTERN = "weave:extern"
@@ -79,7 +80,7 @@ def dns_remove(weave: Invocation, words: tuple[str, ...], fqdn: str) -> None:
     """
     asked, router = wanted(words, fqdn), _router(weave)
     owner = weave.docker().inspect(asked.container).id if asked.container else EXTERN
-    name = _in_domain(fqdn, router.domain()) if fqdn else ""
+    name = in_domain(fqdn, router.domain()) if fqdn else ""
     for address in asked.addresses or (None,):
         if asked.container:
             _keep_no_more(weave, owner, name, address)
@@ -164,7 +165,7 @@ def _value(arguments: Sequence[str], *options: str) -> str:
 def _names(router: RouterClient, container: Container | None, fqdn: str) -> tuple[str, ...]:
     domain = router.domain()
     if fqdn or container is None:
-        return (_in_domain(fqdn, domain),)
+        return (in_domain(fqdn, domain),)
     names = hostnames.names_for(container, domain)
     if not names:
         raise BadRequest(f"{container.name} has no name in {domain}: give one by -h")
@@ -206,7 +207,8 @@ def _keep_no_more(weave: Invocation, container_id: str, name: str, address: Inte
                    err=True)
 
 
-def _in_domain(fqdn: str, domain: str) -> str:
+def in_domain(fqdn: str, domain: str) -> str:
+    """The name within the domain. Raises :class:`~weavemw.errors.BadRequest` for one that is elsewhere, or no name."""
     name = hostnames.fqdn_in(domain, fqdn)
     if not name:
         raise BadRequest(f'"{fqdn}" is no name in {domain}')

@@ -14,7 +14,7 @@ from weavemw.router.settings import RouterSettings
 from weavemw.settings import DEFAULT_LISTENERS, PREFIX, Settings, nearest
 
 __all__ = ["on_command_line", "peer_options", "proxy_options", "proxy_values", "router_arguments", "router_defaults",
-           "router_given", "router_names", "router_options", "router_settings"]
+           "router_given", "router_names", "router_options", "router_settings", "together"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,7 +26,7 @@ _ROUTER_SHARED = {"http_address", "state_dir", "run_dir", "docker_host", "docker
 
 def proxy_options(function: F) -> F:
     """The proxy's own options."""
-    return _decorated(function, _LISTENING + _SECURING + _ATTACHING + _NAMING + _TUNING)
+    return together(*_LISTENING, *_SECURING, *_ATTACHING, *_NAMING, *_TUNING)(function)
 
 
 def proxy_values(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def router_options(function: F) -> F:
 
 def peer_options(function: F) -> F:
     """What the original's router is told of its peers; ours has none."""
-    return _decorated(function, _PEERS)
+    return together(*_PEERS)(function)
 
 
 def on_command_line(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,10 +143,15 @@ def _router_own() -> list[click.Option]:
     return [each for each in main.params if isinstance(each, click.Option) and each.name not in _ROUTER_SHARED]
 
 
-def _decorated(function: F, options: Sequence[Callable[[F], F]]) -> F:
-    for option in reversed(options):
-        function = option(function)
-    return function
+def together(*options: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Several options as one decorator, in the order in which ``--help`` is to show them."""
+
+    def decorated(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorated
 
 
 _LISTENING: list[Any] = [

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import requests
-
-from weavemw.errors import RouterError, RouterUnreachable
+from weavemw.errors import RouterBusy, RouterError, RouterUnreachable
+from weavemw.router.client import RouterClient
 
 __all__ = ["call_router", "router_serves", "router_text"]
 
@@ -19,12 +18,11 @@ def router_serves(address: str) -> bool:
 
 
 def router_text(address: str, path: str) -> str | None:
-    """What ``GET path`` gives, or ``None`` when nothing answers there, or not with 200."""
+    """What ``GET path`` gives, or ``None`` when nothing answers there, or no such thing."""
     try:
-        reply = _asked(address, "GET", path, _LIMIT)
-    except requests.RequestException:
+        return RouterClient(address, timeout=_LIMIT).ask("GET", path)
+    except RouterError:
         return None
-    return reply.text if reply.status_code == 200 else None
 
 
 def call_router(address: str, method: str, path: str, form: Sequence[tuple[str, str]] = (), *,
@@ -35,19 +33,8 @@ def call_router(address: str, method: str, path: str, form: Sequence[tuple[str, 
     :class:`~weavemw.errors.RouterError` with the router's own words.
     """
     try:
-        reply = _asked(address, method, path, timeout, form, accept)
-    except requests.ReadTimeout as error:
-        raise RouterUnreachable(f"the weave router at {address} did not answer within {timeout:g} s") from error
-    except requests.RequestException as error:
+        return RouterClient(address, timeout=timeout).ask(method, path, form, also=also, accept=accept)
+    except RouterBusy:
+        raise
+    except RouterUnreachable as error:
         raise RouterUnreachable(f"weave router is not running (nothing answers at {address})") from error
-    if reply.status_code >= 300 and reply.status_code not in also:
-        raise RouterError(reply.text.strip() or f"the weave router answered {reply.status_code}")
-    return reply.text
-
-
-def _asked(address: str, method: str, path: str, timeout: float, form: Sequence[tuple[str, str]] = (),
-           accept: str = "*/*") -> requests.Response:
-    with requests.Session() as session:
-        session.trust_env = False
-        return session.request(method, f"http://{address}{path}", data=list(form) or None, timeout=timeout,
-                               headers={"Accept": accept}, allow_redirects=False)

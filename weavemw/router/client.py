@@ -9,7 +9,7 @@ raises :class:`~weavemw.errors.RouterUnreachable`, a refusal raises
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import Protocol
@@ -111,7 +111,7 @@ class RouterClient:
         self._call("DELETE", path, also=(400,))
 
     def register(self, container_id: str, address: Interface, fqdn: str) -> None:
-        self._call("PUT", _path("name", container_id, str(address.ip)), data={"fqdn": fqdn})
+        self._call("PUT", _path("name", container_id, str(address.ip)), data=[("fqdn", fqdn)])
 
     def deregister(self, container_id: str, address: Interface | None = None, fqdn: str = "") -> None:
         path = _path("name", container_id, *([str(address.ip)] if address else []))
@@ -126,6 +126,11 @@ class RouterClient:
     def dns_address(self, network: str = "") -> str | None:
         return self._remembered(f"/dns-address?network={quote(network)}" if network else "/dns-address")
 
+    def ask(self, method: str, path: str, form: Sequence[tuple[str, str]] = (), *, also: Sequence[int] = (),
+            accept: str = "*/*") -> str:
+        """Any other call of the API: the text of its answer; ``also`` are statuses that are no failure."""
+        return self._call(method, path, also=also, data=form, headers={"Accept": accept}).text
+
     def _owned(self, query: str = "") -> dict[str, tuple[Interface, ...]]:
         reply = self._call("GET", "/ip" + query).json()
         return {row["containerid"]: tuple(map(ip_interface, row["addrs"])) for row in reply.get("owned") or ()}
@@ -139,9 +144,9 @@ class RouterClient:
             self._said[path] = time.monotonic(), said
         return said
 
-    def _call(self, method: str, path: str, *, also: tuple[int, ...] = (), data: Mapping[str, str] | None = None,
+    def _call(self, method: str, path: str, *, also: Sequence[int] = (), data: Sequence[tuple[str, str]] = (),
               headers: Mapping[str, str] | None = None, timeout: float | None = None) -> requests.Response:
-        ask = partial(self._session.request, method, f"http://{self.address}{path}", data=data, headers=headers,
+        ask = partial(self._session.request, method, f"http://{self.address}{path}", data=list(data), headers=headers,
                       timeout=timeout or self.timeout, allow_redirects=False)
         try:
             reply = _asked(ask)

@@ -21,12 +21,14 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint
+	@scripts/setup tests
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 demo: setup
 	@examples/demo.sh
 
-bench: setup
+bench:
+	@scripts/setup tests
 	$(BIN)/python -m bench
 
 recordings: setup

@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -33,7 +31,6 @@ def main() -> None:
     options = parser.parse_args()
     if reason := why_not():
         sys.exit(f"bench: {reason}")
-    install_missing()
     print(f"load before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} processors", flush=True)
     if options.only not in ("network", "names"):
         print(table(measured(options.quick, options.only), _COLUMNS, ("weave", "haproxy")))
@@ -41,16 +38,6 @@ def main() -> None:
         if options.only in (None, kind):
             for line in lines(options.quick):
                 print(line, flush=True)
-
-
-def install_missing() -> None:
-    """haproxy and dnsmasq to compare with, wrk and dnsperf to ask, from the distribution."""
-    packages = {"haproxy": "haproxy", "wrk": "wrk", "dnsmasq": "dnsmasq-base", "dnsperf": "dnsperf"}
-    missing = [package for program, package in packages.items()
-               if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")]
-    if missing:
-        subprocess.run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *missing], check=True,
-                       stdout=sys.stderr, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
 
 
 def measured(quick: bool, only: str | None) -> Iterator[Row]:

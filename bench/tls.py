@@ -19,7 +19,6 @@ from pathlib import Path
 
 from host import TestHost, why_not
 
-from bench.__main__ import install_missing
 from bench.proxies import Served, haproxy, inside, synthetic, weave_server
 from bench.table import Row, table
 from weavemw import certs
@@ -59,7 +58,6 @@ def main() -> None:
     options = parser.parse_args()
     if reason := why_not():
         sys.exit(f"bench: {reason}")
-    install_missing()
     print(f"load before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} processors", flush=True)
     print(table(measured(options.quick), ("plain", "weave", "haproxy"), ("weave", "haproxy")))
 

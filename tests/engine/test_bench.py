@@ -20,7 +20,7 @@ def test_it_measures(kind: str, rows: int) -> None:
     """A quick run prints as many rows as it has measurements, each with ours, haproxy's and their ratio."""
     missing = [name for name in ("haproxy", "wrk") if not shutil.which(name, path="/usr/sbin:/usr/bin")]
     if missing:
-        pytest.skip(f"needs {', '.join(missing)}: `make bench` installs them")
+        pytest.skip(f"needs {', '.join(missing)}: `scripts/setup tests` installs them")
     done = subprocess.run([sys.executable, "-m", "bench", "--quick", "--only", kind], cwd=_ROOT, capture_output=True,
                           text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
@@ -36,7 +36,7 @@ def test_it_measures_names() -> None:
     """A quick run of names compares our DNS server with dnsmasq, and follows names from birth to death."""
     missing = [name for name in ("dnsperf", "dnsmasq") if not shutil.which(name, path="/usr/sbin:/usr/bin")]
     if missing:
-        pytest.skip(f"needs {', '.join(missing)}: `make bench` installs them")
+        pytest.skip(f"needs {', '.join(missing)}: `scripts/setup tests` installs them")
     done = subprocess.run([sys.executable, "-m", "bench", "--quick", "--only", "names"], cwd=_ROOT,
                           capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr

@@ -181,6 +181,17 @@ def test_a_death_that_is_heard_of_late(world):
     assert world.router.called("deregister")
 
 
+def test_a_death_that_is_heard_of_late_by_one_attached_by_hand(world):
+    """The same for a container that is not ours."""
+    watcher = world.watching()
+    container = world.docker.run(entrypoint=("sh",), name="theirs")
+    await_true(lambda: container.id in watcher.state.left_alone)
+    world.router.claim(container.id, A)
+    world.attachment.attach(container.id, (A,), ("theirs.weave.local",))
+    world.docker.emit("die", container.id)
+    await_true(lambda: world.router.called("deregister") and world.names() == {"theirs.weave.local"})
+
+
 def test_what_died_unseen_does_not_resolve_long(world):
     """The first look takes away names of containers that ended while no watcher ran, also of those that are busy."""
     container = world.docker.run(name="web")

@@ -122,6 +122,7 @@ class Watcher:
         self._unnamed: set[str] = set()  # running, but it's not known whether their names are registered
         self._renamed: set[str] = set()
         self._connected_to: set[str] = set()  # or disconnected from some network
+        self._taken: set[str] = set()  # their names were taken away, since they died
         self._registered: dict[str, set[str]] = {}
         self._names: dict[str, str] = {}
         self._unseen: set[str] = set()  # found by the look at everything, and not yet worked on
@@ -312,7 +313,7 @@ class Watcher:
         While Docker starts it again, it doesn't answer for it, and who asked for that holds its lock. Should it run
         by now, its names are registered again.
         """
-        self._unnamed.add(container_id)
+        self._taken.add(container_id)
         with contextlib.suppress(RouterError):  # the look meets it again, and is repeated
             self.attachment.router.deregister(container_id)
         self._schedule.put(container_id)
@@ -334,14 +335,12 @@ class Watcher:
         with self._changing() as state:
             state.left_alone.pop(container_id, None)
             self._names.pop(container_id, None)
-            self._unnamed.discard(container_id)
-            self._connected_to.discard(container_id)
+        self._named(container_id)
 
     def _detach(self, container: Container) -> None:
-        self._connected_to.discard(container.id)
         with self._at_the_router(container.id):
             self._count("detached", self.attachment.detach(container.id))
-        self._unnamed.discard(container.id)
+        self._named(container.id)
 
     @contextmanager
     def _at_the_router(self, container_id: str) -> Iterator[None]:
@@ -354,7 +353,7 @@ class Watcher:
 
     def _attach(self, container: Container) -> None:
         attached = self.attachment.is_attached(container)
-        if attached and container.id not in self._unnamed | self._renamed | self._connected_to:
+        if attached and not self._needs_names(container.id):
             return
         lease = self.attachment.allocate(container, promised_to(container), timeout=0)
         names = self.names_for(container)
@@ -363,9 +362,15 @@ class Watcher:
                 self.attachment.rename(container.id, lease.addresses, names)
             elif self.attachment.attach(container.id, lease.addresses, names):
                 self._count("attached")
-        self._unnamed.discard(container.id)
-        self._renamed.discard(container.id)
-        self._connected_to.discard(container.id)
+        self._named(container.id)
+
+    def _needs_names(self, container_id: str) -> bool:
+        return any(container_id in each for each in (self._unnamed, self._renamed, self._connected_to, self._taken))
+
+    def _named(self, container_id: str) -> None:
+        """Its names are as they should be."""
+        for each in (self._unnamed, self._renamed, self._connected_to, self._taken):
+            each.discard(container_id)
 
     def _has_old_names(self, container: Container, names: Iterable[str]) -> bool:
         before = self._registered.pop(container.id, set())
@@ -390,9 +395,9 @@ class Watcher:
         with self._changing() as state:
             state.left_alone.pop(container.id, None)
         with contextlib.suppress(NotRunning):
-            if not self.attachment.is_attached(container):
-                self.attachment.attach(container.id, held, self.names_for(container))
-                self._count("attached")
+            if container.id in self._taken or not self.attachment.is_attached(container):
+                self._count("attached", self.attachment.attach(container.id, held, self.names_for(container)))
+        self._named(container.id)
 
     def _leave_alone(self, container: Container) -> None:
         self.attachment.restore_names(container.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import dns.message
 import dns.rrset
 import pytest
+from routerhost import Host
 
 from weavemw.container import Container
 from weavemw.errors import DockerError, DockerUnreachable
@@ -202,3 +204,10 @@ def answers() -> Callable[..., Callable[[bytes, bool], bytes]]:
 @pytest.fixture
 def port() -> int:
     return free_port()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    host = Host(f"wr{os.getpid()}", tmp_path)
+    yield host
+    host.delete()

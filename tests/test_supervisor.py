@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 import io
+import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -10,7 +13,7 @@ from typing import Any
 import pytest
 
 import weavemw
-from weavemw import supervisor
+from weavemw import supervisor, wait
 from weavemw.errors import Conflict
 from weavemw.supervisor import PROXY, ROUTER, Launch, Supervisor, container_body, last_words, python_environ
 
@@ -54,6 +57,30 @@ class FakeEngine:
 
     def remove(self, name: str) -> None:
         del self.containers[name]
+
+
+class Interrupted(FakeEngine):
+    """Makes a container, and is interrupted before it can say so."""
+
+    def image_labels(self, name: str) -> dict[str, str]:
+        return {"weavemw.enter": hashlib.sha256(wait.program("enter")).hexdigest()}
+
+    def create(self, name: str, body: dict[str, Any]) -> str:
+        self.containers[name] = _inspected(body)
+        os.kill(os.getpid(), signal.SIGINT)
+        return name
+
+
+def test_interrupted_while_a_container_is_made() -> None:
+    """Nothing is left of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    engine: Any = Interrupted()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Supervisor(engine).launch(PROXY, {}, lambda: True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert engine.containers == {}
 
 
 def _inspected(body: dict[str, Any]) -> dict[str, Any]:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import signal
 import site
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,12 +112,15 @@ class Supervisor:
         """
         self._make_room(program)
         self.install_image()
-        container = self.docker.create(program.name, container_body(program, arguments, environ))
+        container = ""
         try:
+            with _uninterrupted():
+                container = self.docker.create(program.name, container_body(program, arguments, environ))
             self.docker.start(container)
             self._wait(program, container, is_ready, limit)
         except BaseException:
-            self.stop(program)
+            if container:
+                self.stop(program)
             raise
 
     def stop(self, program: Program) -> bool:
@@ -215,6 +220,21 @@ def last_words(log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     ours = [line.partition(": ")[2] for line in lines if line.startswith(("weave: ", "weave router: "))]
     return (ours or lines or [""])[-1]
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Signals that end a command wait until the block is over: what is made is known by then."""
+    came: list[int] = []
+    before = {each: signal.signal(each, lambda number, _: came.append(number))
+              for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _python(module: str, *arguments: str) -> list[str]:

@@ -139,6 +139,16 @@ def test_dns_off(start: Callable[..., Any]) -> None:
     assert client.domain() == "weave.local."
 
 
+def test_dns_on_again(start: Callable[..., Any]) -> None:
+    """That it was off is not remembered: whoever starts now is to have a name."""
+    without = start(dns=False)
+    client = RouterClient(without.address)
+    assert client.dns_address() is None
+    without.stop()
+    client.address = start().address
+    assert client.dns_address() == "127.0.0.1"
+
+
 def test_peers(call: Callable[..., tuple[int, str]]) -> None:
     """Peers are noted and forgotten, and it is said that this router does not connect to them."""
     assert call("POST", "/connect", data=[("peer", "a"), ("peer", "b:6783")]) == (200, "")

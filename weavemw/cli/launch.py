@@ -225,8 +225,9 @@ def _launch_proxy(weave: Invocation, settings: Settings) -> None:
 def _show_attaching(settings: Settings) -> None:
     """Show how containers that wait are attached, which the watcher does, until it has tried all of them."""
     from weavemw.cli.waiting import Waiting
+    from weavemw.network.netlink import NetlinkNetwork
 
-    waiting = Waiting(settings)
+    waiting = Waiting(DockerClient(settings.docker_socket), NetlinkNetwork(settings.bridge), settings.run_dir)
     waiting.show()
     if waiting.refused:
         _warn(f"{len(waiting.refused)} of the containers that wait could not be attached yet: `weave status` says why")

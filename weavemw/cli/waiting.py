@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
-from weavemw import assembly, runfile
+from weavemw import runfile
 from weavemw.cli.facts import attached_ids, held_back
 from weavemw.cli.progress import progress
+from weavemw.docker import DockerClient
 from weavemw.errors import DockerUnreachable
-from weavemw.network.netlink import NetlinkNetwork
-from weavemw.settings import Settings
+from weavemw.network.plan import Network
 from weavemw.watcher import read_state
 
 __all__ = ["Waiting"]
@@ -21,10 +22,10 @@ _STALLED = 30.0  # seconds without any that was attached or tried
 class Waiting:
     """Those that wait now; ``refused`` are, after :meth:`show`, the ids of those that are not attached yet."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._docker = assembly.docker(settings)
-        self._network = NetlinkNetwork(settings.bridge)
-        self._run_dir = settings.run_dir
+    def __init__(self, docker: DockerClient, network: Network, run_dir: Path) -> None:
+        self._docker = docker
+        self._network = network
+        self._run_dir = run_dir
         self.refused: set[str] = set()
 
     def show(self) -> None:

@@ -136,11 +136,13 @@ class RouterClient:
         return {row["containerid"]: tuple(map(ip_interface, row["addrs"])) for row in reply.get("owned") or ()}
 
     def _remembered(self, path: str) -> str | None:
-        """What the router says there, or ``None`` if there is no such thing: each start asks several times."""
+        """What the router says there: each start asks several times. ``None``, if it has no such thing (yet)."""
         asked, said = self._said.get(path, (-_REMEMBER, None))
         if time.monotonic() >= asked + _REMEMBER:
             reply = self._call("GET", path, also=(404, 405))
-            said = reply.text.strip() if reply.status_code == 200 else None
+            if reply.status_code != 200:
+                return None
+            said = reply.text.strip()
             self._said[path] = time.monotonic(), said
         return said
 

@@ -1,6 +1,6 @@
-# make test     set up, then ruff, mypy and every test (without root: the unit tests)
+# make test     set up, then ruff, mypy, import-linter and every test (without root: the unit tests)
 # make demo     set up, then two containers on the weave network, found by name; takes down what it started
-# make lint     ruff and mypy
+# make lint     ruff, mypy and import-linter
 # make bench    the measurements
 # make recordings   type the sessions of docs/sessions.toml at a terminal, and draw the README's pictures anew (as root)
 # make setup    install what is missing: Debian packages (as root), and .venv
@@ -19,6 +19,7 @@ setup:
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 test: lint
 	@scripts/setup tests

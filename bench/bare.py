@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from weavemw.server import serve
+from weavemw.serving.program import serve
 from weavemw.settings import Settings
 
 _HEADERS = [("Content-Type", "application/json"), ("Content-Length", "2")]

@@ -17,8 +17,8 @@ from typing import Any
 from host import TestHost
 
 from bench import ROOT
-from weavemw import listeners
-from weavemw.listeners import Unix
+from weavemw.dockerapi.hosts import Unix
+from weavemw.serving import listeners
 
 _ports = itertools.count(12400)
 _READY_WITHIN = 30.0

@@ -21,7 +21,7 @@ from host import TestHost, why_not
 
 from bench.proxies import Served, haproxy, inside, synthetic, weave_server
 from bench.table import Row, table
-from weavemw import certs
+from weavemw.serving import certs
 
 _MB = 1 << 20
 

@@ -7,14 +7,14 @@ shows their names and values). `weave launch-proxy --foreground` does the same, 
 import os
 import sys
 
-from weavemw import server
 from weavemw.errors import WeaveError
+from weavemw.serving import program
 from weavemw.settings import Settings
 
 try:
     _settings = Settings.from_environ(os.environ)
-    bind = server.start(_settings)  # our own sockets: nobody gets into the proxy but who gets into Docker
+    bind = program.start(_settings)  # our own sockets: nobody gets into the proxy but who gets into Docker
 except WeaveError as error:
     sys.exit(f"weave: {error.message}")
 
-locals().update(server.options(_settings))
+locals().update(program.options(_settings))

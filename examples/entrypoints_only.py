@@ -10,14 +10,14 @@ in the container and raises it, lets the command run.
 from pathlib import Path
 
 from weavemw import wait
-from weavemw.docker import DockerClient
-from weavemw.hijack import Handover
+from weavemw.dockerapi.client import DockerClient
 from weavemw.middleware.cidr import CidrParser
 from weavemw.middleware.entrypoint import EntrypointWrapper
 from weavemw.middleware.errors import ErrorResponder
-from weavemw.passthrough import Passthrough
-from weavemw.relay import Relay
-from weavemw.upstream import Upstream
+from weavemw.transport.hijack import Handover
+from weavemw.transport.passthrough import Passthrough
+from weavemw.transport.relay import Relay
+from weavemw.transport.upstream import Upstream
 
 SOCKET = "/var/run/docker.sock"
 

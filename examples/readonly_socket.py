@@ -6,11 +6,11 @@ Shows how to put a middleware of your own around the passthrough app: logs and
 events still stream without a thread, since nothing here wraps the response.
 """
 
-from weavemw.hijack import Handover
 from weavemw.middleware.errors import ErrorResponder
-from weavemw.passthrough import Passthrough
-from weavemw.relay import Relay
-from weavemw.upstream import Upstream
+from weavemw.transport.hijack import Handover
+from weavemw.transport.passthrough import Passthrough
+from weavemw.transport.relay import Relay
+from weavemw.transport.upstream import Upstream
 
 
 class ReadOnly:

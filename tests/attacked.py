@@ -18,11 +18,11 @@ from fakedaemon import FakeDaemon, Request
 
 _PROXY = """
 import json, sys
-from weavemw import server
+from weavemw.serving import program
 from weavemw.settings import Settings
 
-server._start_watching = lambda settings, worker: None
-server.serve(Settings.from_mapping(json.loads(sys.argv[1])))
+program._start_watching = lambda settings, worker: None
+program.serve(Settings.from_mapping(json.loads(sys.argv[1])))
 """
 _IMAGE = json.dumps({"Id": "i1", "Config": {"Cmd": ["sh"], "Env": ["PATH=/bin"]}}).encode()
 

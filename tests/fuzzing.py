@@ -20,7 +20,7 @@ from typing import Any
 
 from attacked import Attacked, attacked, creates, is_create_target, is_wrapped
 
-from weavemw import endpoints
+from weavemw.dockerapi import routes
 from weavemw.middleware.cidr import CidrParser
 from weavemw.middleware.entrypoint import EntrypointWrapper
 from weavemw.middleware.errors import ErrorResponder
@@ -284,7 +284,7 @@ class Bodies:
         self.status = ""
 
     def _daemon(self, environ: Any, start_response: Any) -> list[bytes]:
-        self.sent = endpoints.target_of(environ), environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        self.sent = routes.target_of(environ), environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         start_response("201 Created", [])
         return []
 

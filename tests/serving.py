@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import os
 
-from weavemw.hijack import Handover
 from weavemw.middleware.errors import ErrorResponder
-from weavemw.passthrough import Passthrough
-from weavemw.relay import Relay
-from weavemw.upstream import Upstream
+from weavemw.transport.hijack import Handover
+from weavemw.transport.passthrough import Passthrough
+from weavemw.transport.relay import Relay
+from weavemw.transport.upstream import Upstream
 
 logging.basicConfig(level=logging.INFO)
 

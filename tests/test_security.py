@@ -176,10 +176,11 @@ def test_what_only_looks_like_a_create_is_left_alone(proxy: Attacked, target: st
 
 def test_a_socket_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     """A link planted where our socket is to be is neither followed nor replaced."""
-    from weavemw import listeners
+    from weavemw.dockerapi import hosts
     from weavemw.errors import SettingsError
+    from weavemw.serving import listeners
 
     (tmp_path / "weave.sock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(SettingsError, match="a symbolic link"):
-        listeners.bind(listeners.parse(f"{tmp_path}/weave.sock"), tmp_path.stat())
+        listeners.bind(hosts.parse(f"{tmp_path}/weave.sock"), tmp_path.stat())
     assert not (tmp_path / "elsewhere").exists()

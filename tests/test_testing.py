@@ -5,7 +5,7 @@ from ipaddress import ip_interface
 
 import pytest
 
-from weavemw.docker import Docker
+from weavemw.dockerapi.client import Docker
 from weavemw.errors import DockerError, RouterError
 from weavemw.network.plan import Network, Plan
 from weavemw.router.client import Router

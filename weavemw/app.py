@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from weavemw import assembly, wait
-from weavemw.hijack import Handover
 from weavemw.middleware.attach import Attacher
 from weavemw.middleware.cidr import CidrParser
 from weavemw.middleware.dns import DnsInjector
@@ -24,11 +23,12 @@ from weavemw.middleware.inspect import InspectRewriter
 from weavemw.middleware.ipam import IpamClient
 from weavemw.middleware.origin import OriginGuard, own_names
 from weavemw.network.plan import mac_for
-from weavemw.passthrough import Passthrough
-from weavemw.relay import Relay
+from weavemw.ops.tally import Tally
 from weavemw.settings import Settings
-from weavemw.tally import Tally
-from weavemw.upstream import Upstream
+from weavemw.transport.hijack import Handover
+from weavemw.transport.passthrough import Passthrough
+from weavemw.transport.relay import Relay
+from weavemw.transport.upstream import Upstream
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

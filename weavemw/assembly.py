@@ -9,15 +9,15 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-from weavemw import hostnames
-from weavemw.attachment import Attachment
-from weavemw.container import Container
-from weavemw.docker import DockerClient
+from weavemw.attaching import hostnames
+from weavemw.attaching.attachment import Attachment
+from weavemw.attaching.watcher import Watcher
+from weavemw.dockerapi.client import DockerClient
+from weavemw.dockerapi.container import Container
 from weavemw.network.netlink import NetlinkNetwork
+from weavemw.ops.tally import DIRECTORY, SharedTally, Tally
 from weavemw.router.client import Router, RouterClient
 from weavemw.settings import Settings
-from weavemw.tally import DIRECTORY, SharedTally, Tally
-from weavemw.watcher import Watcher
 
 __all__ = ["attachment", "docker", "names_for", "router", "tally", "watcher"]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from weavemw import listeners
+from weavemw.dockerapi import hosts
 from weavemw.errors import SettingsError
 
 __all__ = ["DEFAULT_LISTENERS", "ENVIRONMENT", "PREFIX", "Settings", "nearest", "settings_in", "sources_in"]
@@ -77,10 +77,10 @@ class Settings:
     allow_host: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        listeners.parse(f"unix://{self.docker_socket}")
+        hosts.parse(f"unix://{self.docker_socket}")
         for listener in self.listeners:
-            listeners.parse(listener)
-        listeners.networks(self.allow_from)
+            hosts.parse(listener)
+        hosts.networks(self.allow_from)
         self._check_router_address()
         self._check_names()
         _require(min(self.workers, self.threads) >= 1, "workers and threads: at least one of each")

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 from typing import Any
 
-from weavemw.container import WAIT_PATH, Container
+from weavemw.dockerapi.container import WAIT_PATH, Container
 from weavemw.errors import DockerError, NetworkError, RouterBusy, RouterError
 from weavemw.network.plan import Ethwe, HostInterface, Plan, host_names
 from weavemw.router.client import Interface
@@ -52,7 +52,7 @@ class _Fake:
 
 
 class FakeDocker(_Fake):
-    """:class:`~weavemw.docker.Docker` with containers in memory, which the test creates, starts and stops."""
+    """:class:`~weavemw.dockerapi.client.Docker` with containers in memory, which the test creates, starts and stops."""
 
     def __init__(self) -> None:
         super().__init__()

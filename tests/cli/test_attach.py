@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from weavemw.attachment import Attachment, NotRunning
+from weavemw.attaching.attachment import Attachment, NotRunning
 from weavemw.cli import run
 from weavemw.cli.attach import give, selected, split, take
 from weavemw.errors import BadRequest, InvalidCidr, NetworkError, RouterError

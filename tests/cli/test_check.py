@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from weavemw.cli.check import Way, check_shell, complaint, way_of
+from weavemw.dockerapi.hosts import Tcp, parse
 from weavemw.errors import WeaveError
-from weavemw.listeners import Tcp, parse
 
 _LISTENERS = [parse("/run/w.sock"), parse("tcp://0.0.0.0:12375")]
 _PROXY = "tcp://127.0.0.1:12375"

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from weavemw import runfile
 from weavemw.cli import run
 from weavemw.cli.command import VERBS, Invocation, engine_host, points_at
 from weavemw.cli.command import weave as group
 from weavemw.cli.sources import Given
 from weavemw.errors import SettingsError
+from weavemw.ops import run_file
 
 Weave = Callable[..., tuple[int, str, str]]
 _FACTS = {"listeners": ["unix:///run/w.sock", "tcp://0.0.0.0:12375"], "docker_host": "unix:///run/docker.real"}
@@ -71,7 +71,7 @@ def test_options_win_over_the_environment_which_wins_over_the_file(tmp_path: Pat
 
 def test_who_clears_up_follows_the_proxy_that_ran_last(tmp_path: Path) -> None:
     """Who launched with another bridge need not say so again; but may. To launch anew it does not count."""
-    held = runfile.RunFile(tmp_path / runfile.PROXY, what="test")
+    held = run_file.RunFile(tmp_path / run_file.PROXY, what="test")
     held.write({"bridge": "w2", "mtu": 1400, "router_address": "127.0.0.1:7000", "listeners": []})
     environ = {"WEAVEMW_RUN_DIR": str(tmp_path), "WEAVEMW_MTU": "1500"}
     last = Invocation(environ).last_settings()
@@ -322,7 +322,7 @@ def test_interrupted_while_it_waits_it_says_nothing(tmp_path: Path, number: sign
 
 _AS_NOBODY = """
 import os, sys
-import weavemw.certs, weavemw.server
+import weavemw.serving.certs, weavemw.serving.program
 from weavemw.cli import certs, launch, mistakes, reset, run  # while they can be read
 os.setegid(65534)
 os.seteuid(65534)

@@ -87,7 +87,7 @@ def test_what_was_attached_by_hand_is_not_left_alone() -> None:
 
 _AS_NOBODY = """
 import os, sys
-from weavemw import metrics
+from weavemw.ops import metrics
 from weavemw.cli import attach, display, facts, mistakes, overview, report, run, status  # while they can be read
 os.setegid(65534)
 os.seteuid(65534)

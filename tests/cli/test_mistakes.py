@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from weavemw.attachment import NotRunning
+from weavemw.attaching.attachment import NotRunning
 from weavemw.cli.command import Invocation
 from weavemw.cli.mistakes import explained
 from weavemw.errors import (

@@ -10,8 +10,8 @@ from fakedaemon import FakeDaemon, Request
 
 from weavemw.cli import run
 from weavemw.cli.options import router_settings
+from weavemw.cli.supervisor import ROUTER, container_body
 from weavemw.errors import SettingsError
-from weavemw.supervisor import ROUTER, container_body
 
 _ROUTER, _PROXY = "/containers/weave/json", "/containers/weaveproxy/json"
 

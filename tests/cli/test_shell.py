@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from weavemw.cli.shell import assignments, client_endpoint, entering, mending, restoring, shell_family
-from weavemw.listeners import parse
+from weavemw.dockerapi.hosts import parse
 
 _PROXY = "tcp://0.0.0.0:12375"
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from weavemw.cli.waiting import Waiting
-from weavemw.container import WAIT_PATH
+from weavemw.dockerapi.container import WAIT_PATH
 from weavemw.errors import DockerUnreachable
 from weavemw.network.plan import HostInterface
-from weavemw.watcher import STATE_FILE
+from weavemw.ops.watcher_state import STATE_FILE
 
 IDS = tuple(f"{number:064x}" for number in range(250))
 

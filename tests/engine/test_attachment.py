@@ -13,12 +13,12 @@ import pytest
 from host import TestHost
 
 from weavemw import wait
-from weavemw.attachment import Attachment
-from weavemw.docker import DockerClient
-from weavemw.hostnames import names_for
+from weavemw.attaching.attachment import Attachment
+from weavemw.attaching.hostnames import names_for
+from weavemw.attaching.watcher import Watcher
+from weavemw.dockerapi.client import DockerClient
 from weavemw.network.netlink import NetlinkNetwork, setns
 from weavemw.testing import FakeRouter, await_true
-from weavemw.watcher import Watcher
 
 pytestmark = pytest.mark.engine
 

@@ -20,8 +20,8 @@ import pexpect
 import pytest
 from host import TestHost
 
-from weavemw import listeners
-from weavemw.listeners import Unix
+from weavemw.dockerapi.hosts import Unix
+from weavemw.serving import listeners
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 

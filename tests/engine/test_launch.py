@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from host import TestHost
 
-from weavemw.supervisor import PROXY, ROUTER
+from weavemw.cli.supervisor import PROXY, ROUTER
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 

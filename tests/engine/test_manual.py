@@ -18,7 +18,7 @@ import pexpect
 import pytest
 from host import TestHost
 
-from weavemw import certs
+from weavemw.serving import certs
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 

@@ -13,15 +13,15 @@ from host import TestHost, scratch_root
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from weavemw import wait
-from weavemw.docker import DockerClient
-from weavemw.endpoints import find
+from weavemw.dockerapi.client import DockerClient
+from weavemw.dockerapi.routes import find
 from weavemw.middleware.cidr import CidrParser
 from weavemw.middleware.dns import DnsInjector
 from weavemw.middleware.entrypoint import EntrypointWrapper
 from weavemw.middleware.errors import ErrorResponder
-from weavemw.passthrough import Passthrough
 from weavemw.testing import FakeRouter
-from weavemw.upstream import Upstream
+from weavemw.transport.passthrough import Passthrough
+from weavemw.transport.upstream import Upstream
 
 pytestmark = pytest.mark.engine
 

@@ -11,7 +11,7 @@ import pytest
 from host import TestHost
 from launched import Launched, eventually
 
-from weavemw.supervisor import PROXY, ROUTER
+from weavemw.cli.supervisor import PROXY, ROUTER
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 

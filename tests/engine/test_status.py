@@ -93,7 +93,7 @@ def test_metrics_outlive_a_worker(weave: Launched) -> None:
     assert eventually(lambda: _metrics(weave)["weave_proxy_streams",] == 0)
     assert len(list((weave.host.run_dir / "metrics").glob("*.db"))) <= 2
     printed = weave.weave("metrics").stdout
-    assert 'weave_proxy_requests_total{code="200",endpoint="version"}' in printed
+    assert 'weave_proxy_requests_total{code="200",call="version"}' in printed
     assert not [word for word in ("web", "10.32.0.1", str(weave.socket)) if word in printed]
 
 

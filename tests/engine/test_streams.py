@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from host import TestHost
 
-from weavemw import listeners
-from weavemw.listeners import Unix
+from weavemw.dockerapi.hosts import Unix
+from weavemw.serving import listeners
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 

@@ -15,7 +15,7 @@ import pytest
 from host import TestHost
 from launched import Launched, eventually
 
-from weavemw import certs
+from weavemw.serving import certs
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 

@@ -6,10 +6,11 @@ from ipaddress import ip_interface
 import pytest
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from weavemw.attachment import Attachment
-from weavemw.context import DECISION, LEASE, NAMES, Attach, Lease
+from weavemw.attaching.attachment import Attachment
+from weavemw.attaching.decision import Attach, Lease
+from weavemw.attaching.locks import Busy
+from weavemw.context import DECISION, LEASE, NAMES
 from weavemw.errors import DockerUnreachable, NetworkError, RouterError
-from weavemw.locks import Busy
 from weavemw.middleware.attach import Attacher
 from weavemw.middleware.ipam import IpamClient
 from weavemw.network.addresses import parse

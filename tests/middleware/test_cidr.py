@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from weavemw import context
-from weavemw.context import Attach, LeaveAlone
+from weavemw.attaching.decision import Attach, LeaveAlone
 from weavemw.errors import BadRequest, DockerError, DockerUnreachable, InvalidCidr
 from weavemw.middleware.cidr import CidrParser
 from weavemw.network.addresses import parse

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from weavemw import context
-from weavemw.container import Container
-from weavemw.context import Attach, LeaveAlone
+from weavemw.attaching.decision import Attach, LeaveAlone
+from weavemw.dockerapi.container import Container
 from weavemw.errors import RouterError, RouterUnreachable
 from weavemw.middleware.dns import DnsInjector
 from weavemw.network.addresses import Default

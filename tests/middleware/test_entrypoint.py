@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from weavemw import context
-from weavemw.container import Container
-from weavemw.context import Attach, LeaveAlone
-from weavemw.endpoints import query_of
+from weavemw.attaching.decision import Attach, LeaveAlone
+from weavemw.dockerapi.container import Container
+from weavemw.dockerapi.routes import query_of
 from weavemw.errors import BadRequest
 from weavemw.middleware.entrypoint import EntrypointWrapper, still_waiting
 from weavemw.network.addresses import Default

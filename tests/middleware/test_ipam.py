@@ -6,10 +6,11 @@ from ipaddress import ip_interface
 import pytest
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from weavemw.attachment import Attachment
-from weavemw.context import CLIENT_GONE, DECISION, LEASE, Attach, Lease, LeaveAlone
+from weavemw.attaching.attachment import Attachment
+from weavemw.attaching.decision import Attach, Lease, LeaveAlone
+from weavemw.attaching.locks import Busy
+from weavemw.context import CLIENT_GONE, DECISION, LEASE
 from weavemw.errors import ClientGone, DockerUnreachable, RouterBusy, RouterError, RouterUnreachable
-from weavemw.locks import Busy
 from weavemw.middleware.ipam import IpamClient
 from weavemw.network.addresses import parse
 from weavemw.testing import FakeDocker, FakeRouter, RecordingNetwork

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 from werkzeug.test import EnvironBuilder
 
-from weavemw.container import Container
-from weavemw.context import DECISION, Attach, LeaveAlone
+from weavemw.attaching.decision import Attach, LeaveAlone
+from weavemw.context import DECISION
+from weavemw.dockerapi.container import Container
 from weavemw.middleware.starting import container_of, to_attach
 from weavemw.testing import FakeDocker
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weavemw.context import LeaveAlone
+from weavemw.attaching.decision import LeaveAlone
+from weavemw.attaching.policy import wanted_by
 from weavemw.errors import InvalidCidr
-from weavemw.network.addresses import Claim, Default, Subnet, parse, value_in, wanted_by
+from weavemw.network.addresses import Claim, Default, Subnet, parse, value_in
 
 
 def claim(text):

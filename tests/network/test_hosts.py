@@ -5,7 +5,7 @@ from ipaddress import ip_interface
 
 import pytest
 
-from weavemw.container import Container
+from weavemw.dockerapi.container import Container
 from weavemw.network.hosts import hosts_of, is_dockers, rewrite, rewritten
 
 ID = "c" * 64

@@ -16,7 +16,7 @@ import dns.rrset
 import pytest
 from routerhost import Host
 
-from weavemw.container import Container
+from weavemw.dockerapi.container import Container
 from weavemw.errors import DockerError, DockerUnreachable
 from weavemw.router.main import RouterSettings, running
 

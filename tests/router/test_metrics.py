@@ -15,9 +15,9 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from weavemw.ops.tally import DIRECTORY, REQUESTS, SharedTally
 from weavemw.router.client import RouterClient
 from weavemw.router.settings import RouterSettings
-from weavemw.tally import DIRECTORY, REQUESTS, SharedTally
 
 Sample = tuple[str, ...]
 
@@ -98,7 +98,7 @@ def test_the_proxy_of_the_same_host_is_shown_too(shown: Shown, settings: RouterS
     assert shown()["weave_proxy_up",] == 0
     with closing(SharedTally(settings.run_dir / DIRECTORY)) as tally:
         tally.add(REQUESTS, ("ping", "200"))
-    assert shown()["weave_proxy_requests_total", "200", "ping"] == 1
+    assert shown()["weave_proxy_requests_total", "ping", "200"] == 1
 
 
 def test_what_is_shown_holds_no_names_of_containers(shown: Shown) -> None:

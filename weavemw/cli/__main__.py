@@ -1,3 +1,6 @@
-from weavemw.__main__ import main
+"""``python -m weavemw.cli`` is ``weave``."""
 
-main()
+from weavemw.cli import main
+
+if __name__ == "__main__":
+    main()

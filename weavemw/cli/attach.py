@@ -13,17 +13,17 @@ from typing import Any
 import click
 
 from weavemw import assembly
-from weavemw.attachment import Attachment, NotRunning
+from weavemw.attaching.attachment import Attachment, NotRunning
+from weavemw.attaching.policy import promised_to, shared_network
 from weavemw.cli import completion
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.mistakes import explained
 from weavemw.cli.names import dns_arguments, only_network
 from weavemw.cli.options import together
 from weavemw.cli.router import call_router
-from weavemw.container import Container
-from weavemw.docker import Docker
+from weavemw.dockerapi.client import Docker
+from weavemw.dockerapi.container import Container
 from weavemw.errors import AddressTaken, BadRequest, DockerError, WeaveError
-from weavemw.middleware.cidr import promised_to, shared_network
 from weavemw.network.addresses import Claim, Interface, Subnet, Wanted, parse_one
 from weavemw.network.bridge import EXPOSE, look
 from weavemw.network.netlink import NetlinkNetwork

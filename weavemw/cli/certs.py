@@ -27,8 +27,8 @@ def certs(directory: Path, names: tuple[str, ...], client: str, days: int, renew
           --tls-cert=/tls/server-cert.pem --tls-key=/tls/server-key.pem
     cp /tls/{ca,cert,key}.pem ~/.docker
     """
-    from weavemw import certs as making
     from weavemw.router.host import addresses
+    from weavemw.serving import certs as making
 
     every = (*names, *making.host_names(addresses()))
     if renew:

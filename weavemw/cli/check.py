@@ -11,10 +11,11 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from weavemw import listeners
 from weavemw.cli.command import points_at
+from weavemw.dockerapi import hosts
+from weavemw.dockerapi.hosts import Host, Tcp
 from weavemw.errors import WeaveError
-from weavemw.listeners import Listener, Tcp
+from weavemw.serving import listeners
 
 __all__ = ["Way", "check_shell", "complaint", "way_of"]
 
@@ -45,13 +46,13 @@ def way_of(environ: Mapping[str, str], config: Mapping[str, Any]) -> Way:
     return Way("", "default, since DOCKER_HOST is not set")
 
 
-def complaint(way: Way, endpoints: Sequence[Listener], *, tls: bool) -> str:
+def complaint(way: Way, endpoints: Sequence[Host], *, tls: bool) -> str:
     """Why this way does not lead to a proxy that listens there; empty if it does."""
     if not points_at(way.host, tuple(map(str, endpoints))):
         where = f"at {way.host} " if way.host else ""
         listening = " ".join(map(str, endpoints))
         return f"docker goes to an engine {where}by {way.by}, not to the proxy at {listening}: {_ENTER}"
-    encrypted = tls and isinstance(listeners.parse(way.host), Tcp)
+    encrypted = tls and isinstance(hosts.parse(way.host), Tcp)
     if encrypted and not way.tls:
         return f"{way.host} wants TLS, and DOCKER_TLS_VERIFY is not set: `export DOCKER_TLS_VERIFY=1`"
     if way.tls and not encrypted:
@@ -59,7 +60,7 @@ def complaint(way: Way, endpoints: Sequence[Listener], *, tls: bool) -> str:
     return ""
 
 
-def check_shell(environ: Mapping[str, str], facts: Mapping[str, Any], endpoints: Sequence[Listener]) -> str:
+def check_shell(environ: Mapping[str, str], facts: Mapping[str, Any], endpoints: Sequence[Host]) -> str:
     """Go the way of a docker command; gives what to say if it leads to Docker through the proxy.
 
     ``facts`` are the running proxy's. Raises :class:`~weavemw.errors.WeaveError` with what is wrong.
@@ -94,7 +95,7 @@ def _context(directory: Path) -> ssl.SSLContext:
 
 
 def _version(host: str, context: ssl.SSLContext | None) -> str:
-    there = listeners.parse(host)
+    there = hosts.parse(host)
     try:
         with _connected(there, context) as sock:
             return _asked(sock)
@@ -106,7 +107,7 @@ def _version(host: str, context: ssl.SSLContext | None) -> str:
                          "--allow-from whom it lets in") from error
 
 
-def _connected(there: Listener, context: ssl.SSLContext | None) -> socket.socket:
+def _connected(there: Host, context: ssl.SSLContext | None) -> socket.socket:
     plain = listeners.connect(there, _LIMIT)
     if context is None or not isinstance(there, Tcp):
         return plain

@@ -11,11 +11,13 @@ from typing import Any
 
 import click
 
-from weavemw import __version__, listeners, runfile
+from weavemw import __version__
 from weavemw.cli import sources
 from weavemw.cli.sources import CONFIG_VARIABLE, Given
-from weavemw.docker import DockerClient
+from weavemw.dockerapi import hosts
+from weavemw.dockerapi.client import DockerClient
 from weavemw.errors import SettingsError
+from weavemw.ops import run_file
 from weavemw.settings import DEFAULT_LISTENERS, Settings
 
 __all__ = ["Invocation", "engine_host", "points_at", "verb", "weave"]
@@ -53,18 +55,18 @@ class Invocation:
 
     def last_settings(self) -> Settings:
         """As :meth:`settings`, but a proxy that no longer runs counts as well."""
-        last = self._of_proxy(runfile.last(self.run_dir / runfile.PROXY))
+        last = self._of_proxy(run_file.last(self.run_dir / run_file.PROXY))
         return sources.blaming(last | self.given(), Settings.from_mapping)
 
     @property
     def proxy(self) -> dict[str, Any] | None:
         """What the running proxy of this run directory says about itself; ``None`` when none runs."""
-        return runfile.running(self.run_dir / runfile.PROXY)
+        return run_file.running(self.run_dir / run_file.PROXY)
 
     @property
-    def proxy_listeners(self) -> list[listeners.Listener]:
+    def proxy_listeners(self) -> list[hosts.Host]:
         """Where the running proxy listens; empty when none serves."""
-        return [listeners.parse(each) for each in (self.proxy or {}).get("listeners", ())]
+        return [hosts.parse(each) for each in (self.proxy or {}).get("listeners", ())]
 
     def docker(self) -> DockerClient:
         """The engine, never through the proxy."""
@@ -134,10 +136,10 @@ def engine_host(environ: Mapping[str, str], proxy: Mapping[str, Any] | None) -> 
 def points_at(docker_host: str, endpoints: Sequence[str]) -> bool:
     """Whether a ``DOCKER_HOST`` is one of these listeners."""
     try:
-        there = listeners.parse(docker_host)
+        there = hosts.parse(docker_host)
     except SettingsError:
         return False
-    return any(listeners.same_endpoint(there, listeners.parse(each)) for each in endpoints)
+    return any(hosts.same_host(there, hosts.parse(each)) for each in endpoints)
 
 
 #: The verbs by the module that defines them. A module is imported when one of its verbs is wanted: most verbs, and

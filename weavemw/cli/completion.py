@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from weavemw.errors import WeaveError
-from weavemw.supervisor import OUR_CONTAINERS
+from weavemw.ops.run_file import OUR_CONTAINERS
 
 __all__ = ["Completer", "containers"]
 

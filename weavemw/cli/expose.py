@@ -10,6 +10,7 @@ from weavemw import assembly, wait
 from weavemw.cli.attach import echo_addresses, selected, split
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.names import in_domain
+from weavemw.cli.supervisor import Supervisor
 from weavemw.errors import Conflict, NetworkError
 from weavemw.network import bridge, firewall
 from weavemw.network.addresses import Claim, Default, Interface, Wanted
@@ -18,7 +19,6 @@ from weavemw.network.netlink import ensure_bridge
 from weavemw.router.client import RouterClient
 from weavemw.router.host import addresses_of, bridges, overlapping, routes
 from weavemw.settings import Settings
-from weavemw.supervisor import Supervisor
 
 __all__ = ["docker_bridge_ip", "expose", "hide", "setup"]
 

@@ -12,17 +12,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from weavemw import listeners, runfile, troubles
 from weavemw.cli.command import Invocation
 from weavemw.cli.router import call_router
-from weavemw.container import WAIT_PATH
-from weavemw.docker import DockerClient
+from weavemw.cli.supervisor import PROXY, ROUTER, Supervisor
+from weavemw.dockerapi import hosts
+from weavemw.dockerapi.client import DockerClient
+from weavemw.dockerapi.container import WAIT_PATH
 from weavemw.errors import RouterError, RouterUnreachable, WeaveError
 from weavemw.network.netlink import NetlinkNetwork
 from weavemw.network.plan import HostInterface, host_names
+from weavemw.ops import run_file, troubles
+from weavemw.ops.watcher_state import read_state
 from weavemw.router.client import RouterClient
-from weavemw.supervisor import PROXY, ROUTER, Supervisor
-from weavemw.watcher import read_state
+from weavemw.serving import listeners
 
 __all__ = ["Facts", "attached_ids", "containers", "gather", "held_back", "router_facts"]
 
@@ -69,15 +71,15 @@ def _explain(facts: Facts, trouble: str | None) -> None:
 def proxy_facts(weave: Invocation) -> Facts:
     """What the proxy says of itself in the run directory."""
     try:
-        run_file = runfile.running(weave.run_dir / runfile.PROXY)
+        found = run_file.running(weave.run_dir / run_file.PROXY)
         state = read_state(weave.run_dir)
     except WeaveError as error:
         return {"running": False, "error": error.message}
-    if run_file is None:
+    if found is None:
         return {"running": False}
-    if state and state.since < run_file.get("started", 0):  # an earlier proxy's
+    if state and state.since < found.get("started", 0):  # an earlier proxy's
         state = None
-    return {"running": True, **run_file, "watcher": asdict(state) if state else None}
+    return {"running": True, **found, "watcher": asdict(state) if state else None}
 
 
 def router_facts(address: str) -> Facts:
@@ -160,7 +162,7 @@ def _engine(docker: DockerClient) -> Facts:
 def _listening(proxy: Facts, pool: ThreadPoolExecutor) -> list[Facts]:
     guarded = bool(proxy.get("guarded"))
     asked: dict[str, Future[str]] = {
-        each: pool.submit(listeners.complaint, listeners.parse(each), guarded=guarded, timeout=_LIMIT)
+        each: pool.submit(listeners.complaint, hosts.parse(each), guarded=guarded, timeout=_LIMIT)
         for each in proxy.get("listeners") or ()}
     return [{"address": each, "error": answer.result()} for each, answer in asked.items()]
 

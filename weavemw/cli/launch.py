@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from weavemw import exposure, listeners, ports, runfile
 from weavemw.cli import configuration, peers, sources
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.options import (
@@ -27,12 +26,15 @@ from weavemw.cli.options import (
 )
 from weavemw.cli.router import router_serves
 from weavemw.cli.shell import mending
-from weavemw.docker import DockerClient
+from weavemw.cli.supervisor import PROXY, ROUTER, Supervisor, python_environ
+from weavemw.dockerapi import hosts
+from weavemw.dockerapi.client import DockerClient
 from weavemw.errors import Conflict, WeaveError
+from weavemw.ops import run_file
 from weavemw.router.host import addresses_of, bridges
 from weavemw.router.settings import RouterSettings, split_host_port
+from weavemw.serving import exposure, listeners, ports
 from weavemw.settings import DEFAULT_LISTENERS, Settings
-from weavemw.supervisor import PROXY, ROUTER, Supervisor, python_environ
 
 __all__ = ["launch", "launch_proxy", "launch_router", "proxy_serves", "stop", "stop_proxy", "stop_router",
            "stop_running_proxy", "stop_running_router"]
@@ -122,7 +124,7 @@ def launch_proxy(weave: Invocation, /, foreground: bool, print_config: bool, **o
     _warn(*_strange_variables(weave))
     settings = weave.settings(written)
     if foreground:
-        from weavemw.server import serve
+        from weavemw.serving.program import serve
 
         serve(settings)
     _launch_proxy(weave, settings)
@@ -248,10 +250,10 @@ def _refuse_second_proxy(weave: Invocation, settings: Settings) -> None:
 
 def proxy_serves(settings: Settings) -> bool:
     """Whether the proxy of these settings answers at each of its listeners."""
-    facts = runfile.running(settings.run_dir / runfile.PROXY)
+    facts = run_file.running(settings.run_dir / run_file.PROXY)
     if not facts or not facts.get("listeners"):
         return False
-    return all(listeners.serves(listeners.parse(each), guarded=facts["guarded"]) for each in settings.listeners)
+    return all(listeners.serves(hosts.parse(each), guarded=facts["guarded"]) for each in settings.listeners)
 
 
 def stop_running_proxy(weave: Invocation, settings: Settings) -> None:

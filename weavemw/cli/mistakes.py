@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable
 
-from weavemw.attachment import NotRunning
+from weavemw.attaching.attachment import NotRunning
 from weavemw.cli.command import Invocation
 from weavemw.errors import DockerError, DockerUnreachable, InvalidCidr, RouterError, RouterUnreachable, WeaveError
 from weavemw.network.bridge import EXPOSE

@@ -13,12 +13,13 @@ import dns.query
 import dns.rcode
 import dns.rdatatype
 
-from weavemw import assembly, hostnames
-from weavemw.added import Added
+from weavemw import assembly
+from weavemw.attaching import hostnames
+from weavemw.attaching.added_names import Added
 from weavemw.cli import completion
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.router import router_text
-from weavemw.container import Container
+from weavemw.dockerapi.container import Container
 from weavemw.errors import BadRequest, RouterError, RouterUnreachable, WeaveError
 from weavemw.router.client import Interface, RouterClient
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import click
 
-from weavemw import exposure
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.launch import proxy_serves
 from weavemw.cli.options import router_settings
 from weavemw.cli.router import router_serves
+from weavemw.cli.supervisor import PROXY, ROUTER, Launch, Program, Supervisor, python_environ
 from weavemw.errors import Conflict, SettingsError, WeaveError
+from weavemw.serving import exposure
 from weavemw.settings import Settings
-from weavemw.supervisor import PROXY, ROUTER, Launch, Program, Supervisor, python_environ
 
 __all__ = ["relaunch"]
 

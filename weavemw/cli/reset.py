@@ -11,22 +11,25 @@ from typing import Any
 
 import click
 
-from weavemw import assembly, listeners, runfile, tally, troubles
+from weavemw import assembly
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.launch import stop_running_proxy, stop_running_router
 from weavemw.cli.progress import progress
 from weavemw.cli.router import router_serves
-from weavemw.docker import DockerClient
+from weavemw.dockerapi import hosts
+from weavemw.dockerapi.client import DockerClient
 from weavemw.errors import Conflict, DockerUnreachable, WeaveError
 from weavemw.network import bridge, firewall
 from weavemw.network.netlink import NetlinkNetwork
+from weavemw.ops import run_file, tally, troubles
+from weavemw.ops.watcher_state import STATE_FILE
+from weavemw.serving import listeners
 from weavemw.settings import Settings
-from weavemw.watcher import STATE_FILE
 
 __all__ = ["reset", "wait_users"]
 
 _STATE = ("router.db", "router.db-wal", "router.db-shm", "router.lock")
-_RUN = (runfile.PROXY, STATE_FILE, "watcher.lock", troubles.FILE)
+_RUN = (run_file.PROXY, STATE_FILE, "watcher.lock", troubles.FILE)
 
 
 @verb("reset")
@@ -45,8 +48,8 @@ def reset(weave: Invocation, force: bool) -> None:
     if os.geteuid() != 0:
         raise WeaveError("reset removes interfaces, bridge and files: try again as root")
     settings = weave.last_settings()
-    known = runfile.last(settings.run_dir / runfile.PROXY).get("listeners", ())
-    sockets = [*map(listeners.parse, dict.fromkeys((*known, *settings.listeners)))]
+    known = run_file.last(settings.run_dir / run_file.PROXY).get("listeners", ())
+    sockets = [*map(hosts.parse, dict.fromkeys((*known, *settings.listeners)))]
     containers = _stop(weave, settings, force=force)
     try:
         for line in _remove_all(settings, sockets, containers):
@@ -80,7 +83,7 @@ def _stop(weave: Invocation, settings: Settings, *, force: bool) -> list[dict[st
     return containers
 
 
-def _remove_all(settings: Settings, sockets: Iterable[listeners.Listener],
+def _remove_all(settings: Settings, sockets: Iterable[hosts.Host],
                 containers: list[dict[str, Any]] | None) -> Iterator[str]:
     """Remove everything; gives what stays, and why."""
     yield from _remove_network(settings)
@@ -110,9 +113,9 @@ def _remove_network(settings: Settings) -> Iterator[str]:
         bridge.remove(settings.bridge)
 
 
-def _remove_sockets(sockets: Iterable[listeners.Listener]) -> Iterator[str]:
+def _remove_sockets(sockets: Iterable[hosts.Host]) -> Iterator[str]:
     for each in sockets:
-        if isinstance(each, listeners.Unix) and Path(each.path).is_socket():
+        if isinstance(each, hosts.Unix) and Path(each.path).is_socket():
             if listeners.serves(each):
                 yield f"{each.path}, since something else answers there"
             else:

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from weavemw.cli.command import Invocation, points_at, verb
+from weavemw.dockerapi.hosts import Host, Tcp, parse
 from weavemw.errors import WeaveError
-from weavemw.listeners import Listener, Tcp, parse
 from weavemw.settings import DEFAULT_LISTENERS
 
 __all__ = ["assignments", "client_endpoint", "config", "entering", "env", "mending", "restoring", "shell_family"]
@@ -78,7 +78,7 @@ def config(weave: Invocation) -> None:
     click.echo(f"-H={endpoint}{' --tlsverify' if verify else ''}")
 
 
-def client_endpoint(endpoints: Sequence[Listener], environ: Mapping[str, str]) -> Listener:
+def client_endpoint(endpoints: Sequence[Host], environ: Mapping[str, str]) -> Host:
     """The listener to tell a client of: the first on TCP, with an address to connect to; else the first.
 
     For a wildcard that is ``PROXY_HOST``, or the host in ``DOCKER_HOST``, or the loopback address.
@@ -88,7 +88,7 @@ def client_endpoint(endpoints: Sequence[Listener], environ: Mapping[str, str]) -
         if isinstance(chosen, Tcp) else chosen
 
 
-def entering(environ: Mapping[str, str], endpoints: Sequence[Listener], *, tls: bool = False) -> dict[str, str | None]:
+def entering(environ: Mapping[str, str], endpoints: Sequence[Host], *, tls: bool = False) -> dict[str, str | None]:
     """The variables to set (``None``: unset) so that docker's commands go through a proxy that listens there.
 
     What led docker before the first time is kept in ``ORIG_DOCKER_HOST`` and, where set, ``ORIG_DOCKER_CONTEXT`` and
@@ -159,7 +159,7 @@ def _calling_shell(environ: Mapping[str, str]) -> str:
     return shell_family(parent, environ.get("SHELL", ""))
 
 
-def _serving(weave: Invocation) -> list[Listener]:
+def _serving(weave: Invocation) -> list[Host]:
     if not weave.proxy_listeners:
         raise WeaveError("weave proxy is not running: `weave launch` starts it")
     return weave.proxy_listeners

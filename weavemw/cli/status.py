@@ -89,7 +89,7 @@ def metrics(weave: Invocation) -> None:
     weave metrics
     weave metrics > /var/lib/node_exporter/weave.prom.new && mv /var/lib/node_exporter/weave.prom{.new,}
     """
-    from weavemw.metrics import exposed, of_proxy
+    from weavemw.ops.metrics import exposed, of_proxy
 
     click.echo(exposed(of_proxy(weave.run_dir))[0].decode(), nl=False)
 

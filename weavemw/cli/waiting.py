@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from weavemw import runfile
 from weavemw.cli.facts import attached_ids, held_back
 from weavemw.cli.progress import progress
-from weavemw.docker import DockerClient
+from weavemw.dockerapi.client import DockerClient
 from weavemw.errors import DockerUnreachable
 from weavemw.network.plan import Network
-from weavemw.watcher import read_state
+from weavemw.ops import run_file
+from weavemw.ops.watcher_state import read_state
 
 __all__ = ["Waiting"]
 
@@ -53,6 +53,6 @@ class Waiting:
         return set(held_back(running, attached))
 
     def _tried(self) -> set[str]:
-        proxy, state = runfile.running(self._run_dir / runfile.PROXY) or {}, read_state(self._run_dir)
+        proxy, state = run_file.running(self._run_dir / run_file.PROXY) or {}, read_state(self._run_dir)
         is_of_this_proxy = state is not None and state.since >= proxy.get("started", 0)
         return set(state.pending) if state and is_of_this_proxy else set()

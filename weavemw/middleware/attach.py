@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from weavemw.attachment import Attachment, NotRunning
-from weavemw.container import Container
-from weavemw.context import LEASE, NAMES, Lease
+from weavemw.attaching.attachment import Attachment, NotRunning
+from weavemw.attaching.decision import Lease
+from weavemw.context import LEASE, NAMES
+from weavemw.dockerapi.container import Container
 from weavemw.errors import DockerError, DockerUnreachable
 from weavemw.middleware.captured import Captured, capture
 from weavemw.middleware.starting import ALREADY_STARTED, STARTED, container_of, to_attach

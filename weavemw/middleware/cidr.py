@@ -7,30 +7,25 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from weavemw import context, endpoints
-from weavemw.configs import host_config, merged_env, network_mode
-from weavemw.context import Attach, Decision, LeaveAlone
-from weavemw.errors import BadRequest, DockerError, InvalidCidr
-from weavemw.network.addresses import Default, wanted_by
-from weavemw.payload import Object, body_of
+from weavemw import context
+from weavemw.attaching.decision import Attach, Decision, LeaveAlone
+from weavemw.attaching.policy import promised_to, shared_network, unsuitable_network, wanted_by
+from weavemw.dockerapi import routes
+from weavemw.dockerapi.configs import host_config, merged_env, network_mode
+from weavemw.dockerapi.payload import Object, body_of
+from weavemw.errors import BadRequest, DockerError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from weavemw.container import Container
-    from weavemw.docker import Docker
-    from weavemw.endpoints import Endpoint
-    from weavemw.network.addresses import Wanted
+    from weavemw.dockerapi.client import Docker
+    from weavemw.dockerapi.container import Container
+    from weavemw.dockerapi.routes import Call
 
-__all__ = ["CREATED_ELSEWHERE", "CidrParser", "shared_network", "why_alone"]
-
-#: Why a container is left alone that was not created through the proxy, and for no other reason.
-CREATED_ELSEWHERE = "it was not created through the proxy"
+__all__ = ["CidrParser"]
 
 _log = logging.getLogger(__name__)
 
-_BUILT_IN = frozenset({"default", "bridge", "none"})
-_ATTACHABLE_DRIVERS = frozenset({"bridge", "null"})
 
 
 class CidrParser:
@@ -59,13 +54,13 @@ class CidrParser:
         return self.app(environ, start_response)
 
     def _decision(self, environ: WSGIEnvironment) -> Decision | None:
-        endpoint = endpoints.of(environ)
-        if endpoint is None:
+        call = routes.call_of(environ)
+        if call is None:
             return None
-        if endpoint.name == "container_create":
+        if call.name == "container_create":
             return self._on_create(environ)
-        if endpoint.name in ("container_start", "container_restart"):
-            return self._on_start(environ, endpoint)
+        if call.name in ("container_start", "container_restart"):
+            return self._on_start(environ, call)
         return None
 
     def _on_create(self, environ: WSGIEnvironment) -> Decision | None:
@@ -74,7 +69,7 @@ class CidrParser:
             return None
         decision = self._judge(document)
         if isinstance(decision, LeaveAlone):
-            name = endpoints.query_of(environ).get("name", "")
+            name = routes.query_of(environ).get("name", "")
             _log.info("leaving container %salone because %s", f"{name} " if name else "", decision.reason)
         return decision
 
@@ -97,16 +92,16 @@ class CidrParser:
         except DockerError as error:
             raise _as_create_says(error) from error
 
-    def _on_start(self, environ: WSGIEnvironment, endpoint: Endpoint) -> Decision | None:
+    def _on_start(self, environ: WSGIEnvironment, call: Call) -> Decision | None:
         try:
-            container = self.docker.inspect(endpoint.container)
+            container = self.docker.inspect(call.container)
         except DockerError as error:
             if error.status < 500:
                 return None
             raise
         if not container.is_ours:
             return LeaveAlone("it was not created to be attached")
-        if endpoint.name == "container_start" and endpoint.is_older_than("1.24"):
+        if call.name == "container_start" and call.is_older_than("1.24"):
             self._refuse_other_network(environ, container)
         return Attach(promised_to(container), container=container)
 
@@ -117,49 +112,6 @@ class CidrParser:
         if reason:
             raise BadRequest(f"container {container.name} was created to be attached to the weave network, "
                              f"and can't be: {reason}")
-
-
-def shared_network(mode: str) -> str:
-    """Why a container with this network mode is left alone whatever its environment says; empty if it is not."""
-    if mode == "host":
-        return "it has the host's network"
-    if mode.startswith("container:"):
-        other = mode.partition(":")[2]
-        return f"it has the network of another container ({other[:12] if len(other) == 64 else other})"
-    return ""
-
-
-def unsuitable_network(docker: Docker, mode: str) -> str:
-    """Why a container on this network is left alone; empty if it is not."""
-    if mode in _BUILT_IN:
-        return ""
-    try:
-        driver = docker.network_driver(mode)
-    except DockerError as error:
-        if error.status != 404:
-            raise
-        return f'there is no network "{mode}"'
-    return "" if driver in _ATTACHABLE_DRIVERS else f'its network "{mode}" has the driver "{driver}"'
-
-
-def why_alone(container: Container, docker: Docker, *, default_ipalloc: bool = True) -> str:
-    """Why a container that exists, and is not ours, was left alone: as far as it can be seen from what it is now."""
-    reason = shared_network(container.network_mode)
-    if reason:
-        return reason
-    try:
-        wanted = wanted_by(container.env, default_ipalloc=default_ipalloc)
-    except InvalidCidr as error:
-        return error.message
-    if isinstance(wanted, LeaveAlone):
-        return wanted.reason
-    return unsuitable_network(docker, container.network_mode) or CREATED_ELSEWHERE
-
-
-def promised_to(container: Container) -> tuple[Wanted, ...]:
-    """What a container that was created to be attached is to get: addresses, whatever the settings are by now."""
-    wanted = wanted_by(container.env)
-    return (Default(),) if isinstance(wanted, LeaveAlone) else wanted
 
 
 def _as_create_says(error: DockerError) -> DockerError:

@@ -6,16 +6,18 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from weavemw import context, endpoints, hostnames
-from weavemw.configs import host_config, network_mode, set_host_config
-from weavemw.context import Attach
+from weavemw import context
+from weavemw.attaching import hostnames
+from weavemw.attaching.decision import Attach
+from weavemw.dockerapi import routes
+from weavemw.dockerapi.configs import host_config, network_mode, set_host_config
+from weavemw.dockerapi.payload import Object, body_of
 from weavemw.errors import RouterError
-from weavemw.payload import Object, body_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from weavemw.endpoints import Endpoint
+    from weavemw.dockerapi.routes import Call
     from weavemw.router.client import Router
 
 __all__ = ["DnsInjector"]
@@ -43,9 +45,9 @@ class DnsInjector:
         self.hostname_replacement = hostname_replacement
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        endpoint, decision = endpoints.of(environ), environ.get(context.DECISION)
-        if endpoint and isinstance(decision, Attach) and (dns := self._dns(_network(environ, decision))):
-            self._inject(environ, endpoint, decision, *dns)
+        call, decision = routes.call_of(environ), environ.get(context.DECISION)
+        if call and isinstance(decision, Attach) and (dns := self._dns(_network(environ, decision))):
+            self._inject(environ, call, decision, *dns)
         return self.app(environ, start_response)
 
     def _dns(self, network: str) -> tuple[str, str] | None:
@@ -65,11 +67,11 @@ class DnsInjector:
             raise RouterError("--with-dns is set, but the weave router serves no DNS")
         return None
 
-    def _inject(self, environ: WSGIEnvironment, endpoint: Endpoint, decision: Attach, address: str,
+    def _inject(self, environ: WSGIEnvironment, call: Call, decision: Attach, address: str,
                 domain: str) -> None:
         if decision.container:
             environ[context.NAMES] = hostnames.names_for(decision.container, domain)
-            if endpoint.name == "container_start" and endpoint.is_older_than("1.24"):
+            if call.name == "container_start" and call.is_older_than("1.24"):
                 self._on_old_start(environ, decision.container.hostname, address, domain)
         else:
             self._on_create(environ, decision, address, domain)
@@ -94,7 +96,7 @@ class DnsInjector:
             body.store(environ)
 
     def _source(self, environ: WSGIEnvironment, document: Object, decision: Attach) -> str:
-        name = endpoints.query_of(environ).get("name", "").lstrip("/")
+        name = routes.query_of(environ).get("name", "").lstrip("/")
         labels = {**_labels(decision.image.get("Labels")), **document.labels("Labels")}
         return hostnames.source_of_hostname(name, labels, self.hostname_from_label)
 

@@ -9,20 +9,21 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weavemw import context, endpoints
-from weavemw.configs import host_config, merged_command, set_host_config, unwrapped
-from weavemw.container import WAIT_PATH
-from weavemw.context import Attach
+from weavemw import context
+from weavemw.attaching.decision import Attach
+from weavemw.dockerapi import routes
+from weavemw.dockerapi.configs import host_config, merged_command, set_host_config, unwrapped
+from weavemw.dockerapi.container import WAIT_PATH
+from weavemw.dockerapi.payload import Object, body_of
 from weavemw.errors import BadRequest, DockerError
-from weavemw.payload import Object, body_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from weavemw.container import Container
-    from weavemw.docker import Docker
-    from weavemw.endpoints import Endpoint
-    from weavemw.payload import Body
+    from weavemw.dockerapi.client import Docker
+    from weavemw.dockerapi.container import Container
+    from weavemw.dockerapi.payload import Body
+    from weavemw.dockerapi.routes import Call
 
 __all__ = ["EntrypointWrapper", "still_waiting"]
 
@@ -61,13 +62,13 @@ class EntrypointWrapper:
                          "exec_create": self._on_exec, "container_commit": self._on_commit}
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        endpoint = endpoints.of(environ)
-        change = self._changes.get(endpoint.name) if endpoint else None
-        if endpoint and change:
-            change(environ, endpoint)
+        call = routes.call_of(environ)
+        change = self._changes.get(call.name) if call else None
+        if call and change:
+            change(environ, call)
         return self.app(environ, start_response)
 
-    def _on_create(self, environ: WSGIEnvironment, endpoint: Endpoint) -> None:
+    def _on_create(self, environ: WSGIEnvironment, call: Call) -> None:
         decision = environ.get(context.DECISION)
         if not isinstance(decision, Attach):
             return
@@ -76,9 +77,9 @@ class EntrypointWrapper:
             self._mount(body.document, host_config(body.document) or Object(path="HostConfig."))
             body.store(environ)
 
-    def _on_start(self, environ: WSGIEnvironment, endpoint: Endpoint) -> None:
+    def _on_start(self, environ: WSGIEnvironment, call: Call) -> None:
         # Before API 1.24 a HostConfig in the body of start takes the place of that of create.
-        is_merged = endpoint.is_older_than("1.24") and isinstance(environ.get(context.DECISION), Attach)
+        is_merged = call.is_older_than("1.24") and isinstance(environ.get(context.DECISION), Attach)
         body = body_of(environ) if is_merged else None
         host = host_config(body.document) if body and body.document else None
         if body and body.document and host:
@@ -92,8 +93,8 @@ class EntrypointWrapper:
         host.set("Binds", [*binds, f"{source}:{_MOUNT_POINT}:ro"])
         set_host_config(document, host)
 
-    def _on_exec(self, environ: WSGIEnvironment, endpoint: Endpoint) -> None:
-        container = self._ours(endpoint.container)
+    def _on_exec(self, environ: WSGIEnvironment, call: Call) -> None:
+        container = self._ours(call.container)
         if container is None or not self._still_waiting(container):
             return
         body = body_of(environ)
@@ -102,13 +103,13 @@ class EntrypointWrapper:
             body.document.set("Cmd", [WAIT_PATH, *command])
             body.store(environ)
 
-    def _on_commit(self, environ: WSGIEnvironment, endpoint: Endpoint) -> None:
-        container = self._ours(endpoints.query_of(environ).get("container", ""))
+    def _on_commit(self, environ: WSGIEnvironment, call: Call) -> None:
+        container = self._ours(routes.query_of(environ).get("container", ""))
         body = body_of(environ)
         if container is None or not unwrap(body, container.config):
             return
         environ["CONTENT_TYPE"] = "application/json"
-        endpoints.drop_from_query(environ, "changes", lambda change: bool(_CLEARS_ENTRYPOINT.fullmatch(change)))
+        routes.drop_from_query(environ, "changes", lambda change: bool(_CLEARS_ENTRYPOINT.fullmatch(change)))
         body.store(environ)
 
     def _ours(self, name: str) -> Container | None:

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from weavemw import context, endpoints
+from weavemw import context
+from weavemw.dockerapi import routes
 from weavemw.errors import WeaveError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def request_id(environ: WSGIEnvironment) -> str:
 
 def described(environ: WSGIEnvironment) -> str:
     """The request, for a log: id, method and path."""
-    path = endpoints.path_of(endpoints.target_of(environ))
+    path = routes.path_of(routes.target_of(environ))
     return f"[{environ.get(context.REQUEST_ID, '-')}] {environ['REQUEST_METHOD']} {ascii(path)[1:-1]}"
 
 

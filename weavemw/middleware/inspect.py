@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from weavemw import endpoints
-from weavemw.container import Container
+from weavemw.dockerapi import routes
+from weavemw.dockerapi.container import Container
+from weavemw.dockerapi.payload import Number, Object, encode, parse
 from weavemw.errors import RouterError
 from weavemw.middleware.captured import Captured, capture
-from weavemw.payload import Number, Object, encode, parse
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -39,11 +39,11 @@ class InspectRewriter:
         self.mac_of = mac_of
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        endpoint = endpoints.of(environ)
-        if endpoint is None or endpoint.name not in ("container_inspect", "exec_inspect"):
+        call = routes.call_of(environ)
+        if call is None or call.name not in ("container_inspect", "exec_inspect"):
             return self.app(environ, start_response)
         reply = capture(self.app, environ)
-        body = self._rewritten(reply.body, endpoint.name == "exec_inspect") if is_plain_json(reply) else reply.body
+        body = self._rewritten(reply.body, call.name == "exec_inspect") if is_plain_json(reply) else reply.body
         return (reply if body == reply.body else with_body(reply, body)).send(start_response)
 
     def _rewritten(self, body: bytes, of_exec: bool) -> bytes:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from weavemw.allocation import has_run, still_there
-from weavemw.attachment import Attachment
-from weavemw.container import Container
-from weavemw.context import CLIENT_GONE, LEASE, Attach, Lease
+from weavemw.attaching.allocation import has_run, still_there
+from weavemw.attaching.attachment import Attachment
+from weavemw.attaching.decision import Attach, Lease
+from weavemw.context import CLIENT_GONE, LEASE
+from weavemw.dockerapi.container import Container
 from weavemw.errors import DockerError, DockerUnreachable
 from weavemw.middleware.captured import Captured, capture
 from weavemw.middleware.starting import STARTED, container_of, to_attach

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from weavemw import endpoints
-from weavemw.container import Container
-from weavemw.context import DECISION, Attach
-from weavemw.docker import Docker
+from weavemw.attaching.decision import Attach
+from weavemw.context import DECISION
+from weavemw.dockerapi import routes
+from weavemw.dockerapi.client import Docker
+from weavemw.dockerapi.container import Container
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -23,13 +24,13 @@ _STARTS = ("container_start", "container_restart")
 
 def to_attach(environ: WSGIEnvironment) -> Attach | None:
     """The decision to attach the container that this request starts or restarts; ``None`` for any other request."""
-    endpoint = endpoints.of(environ)
+    call = routes.call_of(environ)
     decision = environ.get(DECISION)
-    starts = endpoint is not None and endpoint.name in _STARTS
+    starts = call is not None and call.name in _STARTS
     return decision if starts and isinstance(decision, Attach) else None
 
 
 def container_of(environ: WSGIEnvironment, decision: Attach, docker: Docker) -> Container:
     """The container that is started: as it was when that was decided, or as the daemon shows it now."""
-    endpoint = endpoints.of(environ)
-    return decision.container or docker.inspect(endpoint.container if endpoint else "")
+    call = routes.call_of(environ)
+    return decision.container or docker.inspect(call.container if call else "")

@@ -17,11 +17,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_interface
 
-from weavemw.context import LeaveAlone
 from weavemw.errors import InvalidCidr
 
 __all__ = ["VARIABLE", "Claim", "Default", "Interface", "Network", "Subnet", "Wanted", "parse", "parse_one",
-           "value_in", "wanted_by"]
+           "value_in"]
 
 #: The environment variable that says what a container is to get.
 VARIABLE = "WEAVE_CIDR"
@@ -59,18 +58,6 @@ class Default:
 
 
 Wanted = Claim | Subnet | Default
-
-
-def wanted_by(env: Sequence[str], *, default_ipalloc: bool = True) -> tuple[Wanted, ...] | LeaveAlone:
-    """What a container with this environment is to get; raises :class:`~weavemw.errors.InvalidCidr`.
-
-    ``default_ipalloc`` decides about a container that says nothing about it. Of
-    several entries the last one counts, as for the container's own processes.
-    """
-    value = value_in(env)
-    if value is None and not default_ipalloc:
-        return LeaveAlone(f"it has no {VARIABLE} and --no-default-ipalloc is set")
-    return parse(value or "") or LeaveAlone(f"{VARIABLE} is none")
 
 
 def value_in(env: Sequence[str]) -> str | None:

@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 
-from weavemw.container import Container
+from weavemw.dockerapi.container import Container
 from weavemw.network.addresses import Interface
 
 __all__ = ["hosts_of", "is_dockers", "rewrite", "rewritten"]

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from weavemw import logs, troubles
 from weavemw.errors import BadRequest, SettingsError, WeaveError
+from weavemw.ops import logs, troubles
 from weavemw.router.allocator import parse_subnet
 from weavemw.router.settings import RouterSettings, network_setting
 

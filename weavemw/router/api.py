@@ -15,13 +15,13 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from weavemw.errors import BadRequest, WeaveError
+from weavemw.ops.tally import Tally
 from weavemw.router.allocator import parse_address, parse_interface, parse_subnet
 from weavemw.router.client import Interface
 from weavemw.router.metrics import API_REQUESTS
 from weavemw.router.service import DnsFacts, RouterService
 from weavemw.router.status import columns, formatted, overview
 from weavemw.router.store import Network
-from weavemw.tally import Tally
 
 __all__ = ["make_app"]
 

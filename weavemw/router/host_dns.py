@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
-from weavemw.docker import Docker
+from weavemw.dockerapi.client import Docker
 from weavemw.errors import DockerError, DockerUnreachable, NetworkError
 from weavemw.network import bridge
 from weavemw.network.plan import WEAVE_DNS

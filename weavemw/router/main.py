@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from aiohttp import web
 
-from weavemw.docker import Docker, DockerClient
+from weavemw.dockerapi.client import Docker, DockerClient
 from weavemw.errors import SettingsError
 from weavemw.network import firewall
 from weavemw.network.netlink import ensure_bridge

@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import Metric
 
 from weavemw import __version__
-from weavemw.metrics import Family, families
-from weavemw.tally import Cell, Tally
+from weavemw.ops.metrics import Family, families
+from weavemw.ops.tally import Cell, Tally
 
 __all__ = ["ALLOCATE", "API_REQUESTS", "DnsCounts", "Facts", "of_router"]
 

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import weavemw
-from weavemw.docker import Docker
+from weavemw.dockerapi.client import Docker
 from weavemw.errors import DockerError, DockerUnreachable
-from weavemw.metrics import exposed, of_proxy
+from weavemw.ops.metrics import exposed, of_proxy
+from weavemw.ops.tally import Tally
 from weavemw.router.allocator import Allocator
 from weavemw.router.client import Interface
 from weavemw.router.commit import GroupCommit
 from weavemw.router.metrics import ALLOCATE, DnsCounts, Facts, of_router
 from weavemw.router.names import Names, Record
 from weavemw.router.store import Address, Network, Store
-from weavemw.tally import Tally
 
 __all__ = ["DnsFacts", "RouterService", "peer_name"]
 

@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_interface
+
+import pytest
+
+from weavemw.attaching.added_names import Added
+from weavemw.attaching.attachment import Attachment, NotRunning, Swept
+from weavemw.attaching.locks import Busy
+from weavemw.errors import DockerUnreachable, NetworkError, RouterError, RouterUnreachable
+from weavemw.network.plan import Ethwe, HostInterface, ProcessEnded, host_names, mac_for
+from weavemw.testing import FakeDocker, FakeRouter, RecordingNetwork
+
+A, B = ip_interface("10.32.0.1/24"), ip_interface("10.32.0.2/24")
+
+
+class World:
+    def __init__(self, run_dir):
+        self.docker, self.router, self.network = FakeDocker(), FakeRouter(), RecordingNetwork()
+        self.attachment = Attachment(docker=self.docker, router=self.router, network=self.network, run_dir=run_dir)
+
+    @property
+    def nothing_left(self):
+        return (self.network.inside, self.network.outside, self.router.records) == ({}, {}, set())
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+def test_attached_means_interface_and_names(world):
+    """An attached container has its interface, and its names resolve to each of its addresses."""
+    container = world.docker.run()
+    assert world.attachment.attach(container.id, (A, B), ("web.weave.local",))
+    assert world.network.inside == {container.pid: Ethwe(mac_for(container.id), True, (A, B))}
+    assert world.router.records == {(container.id, A, "web.weave.local"), (container.id, B, "web.weave.local")}
+    assert world.attachment.is_attached(container)
+
+
+@pytest.mark.parametrize(("dns", "route"), [((), False), (("172.17.0.1", "1.1.1.1"), False),
+                                            (("169.254.53.1", "1.1.1.1"), True)])
+def test_who_was_given_the_server_on_the_bridge_reaches_it(world, dns, route):
+    """A container whose resolver is weaveDNS on the weave bridge gets a route there, and no other one does."""
+    container = world.docker.run(dns=dns)
+    plans = []
+    world.network.before_commit = plans.append
+    world.attachment.attach(container.id, (A,))
+    assert [plan.dns_route for plan in plans] == [route]
+
+
+def test_the_commit_comes_last(world, tmp_path):
+    """When the command is let go, /etc/hosts is written and the names are registered."""
+    path = tmp_path / "containers" / ("d" * 64) / "hosts"
+    path.parent.mkdir(parents=True)
+    path.write_text("127.0.0.1\tlocalhost\n")
+    container = world.docker.run("d" * 64, hosts_path=str(path))
+    seen = []
+    world.network.before_commit = lambda plan: seen.append((path.read_text(), len(world.router.records)))
+    world.attachment.attach(container.id, (A,), ("web.weave.local",))
+    assert seen == [("10.32.0.1\tweb.weave.local web\t# weave\n127.0.0.1\tlocalhost\n", 1)]
+
+
+def test_the_log_says_what_was_attached(world, caplog):
+    """One line with id, name and addresses, whoever asked for it; nothing when it was attached already."""
+    caplog.set_level("INFO")
+    container = world.docker.run()
+    for _ in range(2):
+        world.attachment.attach(container.id, (A, B))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"attached container {container.short_id} ({container.name}): 10.32.0.1/24 10.32.0.2/24"]
+
+
+def test_attached_already_changes_nothing(world):
+    """Again is no error and no new interface; lost names come back."""
+    container = world.docker.run()
+    world.attachment.attach(container.id, (A,), ("web",))
+    world.router.records.clear()
+    assert not world.attachment.attach(container.id, (A,), ("web",))
+    assert world.network.steps.count("prepare") == 1
+    assert world.router.records == {(container.id, A, "web")}
+
+
+def test_other_addresses_are_changed_in_place(world):
+    """An attached container that is to have other addresses gets them, without losing its interface."""
+    container = world.docker.run()
+    world.attachment.attach(container.id, (A,))
+    world.attachment.attach(container.id, (A, B))
+    assert world.network.inside[container.pid].addresses == (A, B)
+    assert world.network.steps.count("prepare") == 1
+
+
+@pytest.mark.parametrize(("where", "method", "error"), [
+    ("network", "namespace", NetworkError("no")),
+    ("network", "prepare", NetworkError("no")),
+    ("router", "register", RouterError("no")),
+    ("network", "commit", NetworkError("no")),
+    ("network", "commit", KeyboardInterrupt()),
+    ("docker", "inspect", DockerUnreachable("no")),
+])
+def test_what_fails_leaves_nothing(world, where, method, error):
+    """Whatever fails, no interface and no name stays, and the lock is free."""
+    container = world.docker.run()
+    getattr(world, where).failures[method] = error
+    with pytest.raises(type(error)):
+        world.attachment.attach(container.id, (A,), ("web",))
+    assert world.nothing_left
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: world.attachment.lock(container.id, 0).__enter__()).exception() is None
+
+
+def test_failure_while_undoing_hides_nothing(world, caplog):
+    """If the names can't be removed either, the first reason is what is raised, the second is logged."""
+    container = world.docker.run()
+    world.router.failures["register"] = RouterError("first")
+    world.router.failures["deregister"] = RouterUnreachable("second")
+    with pytest.raises(RouterError, match="first"):
+        world.attachment.attach(container.id, (A,), ("web",))
+    assert "second" in caplog.text
+    assert world.network.outside == {}
+
+
+def test_container_whose_end_the_daemon_has_not_noticed_is_not_running(world):
+    """A process that is gone is no failure of the network: its end will be told."""
+    container = world.docker.run()
+    world.network.failures["namespace"] = ProcessEnded("process 1001 has ended")
+    with pytest.raises(NotRunning, match="is not running"):
+        world.attachment.attach(container.id, (A,))
+
+
+@pytest.mark.parametrize("fields", [{"running": False, "pid": 0}, {"running": True, "restarting": True, "pid": 0}])
+def test_container_without_process_is_not_running(world, fields):
+    """A container that has ended, or waits for its next restart, can't be attached."""
+    container = world.docker.create()
+    world.docker.containers[container.id] = dataclasses.replace(container, **fields)
+    with pytest.raises(NotRunning, match="is not running"):
+        world.attachment.attach(container.id, (A,))
+
+
+def test_pid_that_is_used_again_is_noticed(world):
+    """A container that was restarted between the look and the opening is attached as what it is now."""
+    container = world.docker.run()
+    original = world.network.namespace
+
+    def restarting(pid):
+        if pid == container.pid:
+            world.docker.die(container.id)
+            world.docker.start(container.id)
+        return original(pid)
+
+    world.network.namespace = restarting
+    world.attachment.attach(container.id, (A,))
+    assert list(world.network.inside) == [world.docker.containers[container.id].pid] != [container.pid]
+
+
+def test_container_that_ends_meanwhile_is_not_running(world):
+    """A container whose process is gone when its namespace is opened is not running; that is no network error."""
+    container = world.docker.run()
+
+    def gone(pid):
+        world.docker.die(container.id)
+        raise NetworkError("No such process")
+
+    world.network.namespace = gone
+    with pytest.raises(NotRunning):
+        world.attachment.attach(container.id, (A,))
+
+
+def test_container_that_is_restarted_over_and_over_is_given_up(world):
+    """Looking again has an end."""
+    container = world.docker.run()
+    original = world.network.namespace
+
+    def restarting(pid):
+        world.docker.die(container.id)
+        world.docker.start(container.id)
+        return original(pid)
+
+    world.network.namespace = restarting
+    with pytest.raises(NetworkError, match="over and over"):
+        world.attachment.attach(container.id, (A,))
+    assert world.nothing_left
+
+
+def test_one_container_at_a_time(world):
+    """What somebody else does with a container is waited for, and other containers are not concerned."""
+    first, second = world.docker.run(), world.docker.run()
+    with world.attachment.lock(first.id), ThreadPoolExecutor(1) as pool:
+        assert isinstance(pool.submit(lambda: world.attachment.lock(first.id, 0).__enter__()).exception(), Busy)
+        assert pool.submit(world.attachment.attach, second.id, (A,)).result(5)
+
+
+def test_detached_is_without_interface_first_then_without_names(world):
+    """The interface goes first, so that nothing answers under a name that still resolves; the address stays."""
+    container = world.docker.run()
+    world.router.claim(container.id, A)
+    world.attachment.attach(container.id, (A,), ("web",))
+    world.router.failures["deregister"] = RouterUnreachable("gone")
+    with pytest.raises(RouterUnreachable):
+        world.attachment.detach(container.id)
+    assert world.network.outside == {}
+    world.router.failures.clear()
+    assert not world.attachment.detach(container.id)
+    assert world.router.records == set()
+    assert world.router.owners == {container.id: (A,)}
+
+
+def test_released_is_without_anything(world):
+    """A container that is gone has no interface, no name and no address."""
+    container = world.docker.run()
+    world.router.claim(container.id, A)
+    world.attachment.attach(container.id, (A,), ("web",))
+    world.attachment.release(container.id)
+    assert (world.network.outside, world.router.records, world.router.owners) == ({}, set(), {})
+
+
+def test_renamed_has_only_the_new_names(world):
+    """After a rename the old name is gone and the new one there."""
+    container = world.docker.run()
+    world.attachment.attach(container.id, (A,), ("old",))
+    world.attachment.rename(container.id, (A,), ("new",))
+    assert world.router.records == {(container.id, A, "new")}
+
+
+def test_a_rename_never_takes_away_what_stays(world):
+    """A name that the container keeps is never gone, not even for a moment."""
+    container = world.docker.run()
+    world.attachment.attach(container.id, (A,), ("old", "alias"))
+    world.attachment.rename(container.id, (A,), ("new", "alias"))
+    assert world.router.called("deregister") == [(container.id, ip_interface("10.32.0.1"), "old")]
+    assert world.router.records == {(container.id, A, "new"), (container.id, A, "alias")}
+
+
+def test_names_given_by_hand_come_with_each_start(world):
+    """What dns-add gave is registered with the container's own names, until it is removed or the container is gone."""
+    container = world.docker.run()
+    world.attachment.keep_names(container.id, [Added("shop"), Added("till", B)])
+    for _ in range(2):
+        world.attachment.attach(container.id, (A,), ("web",))
+        assert world.router.records == {(container.id, A, "web"), (container.id, A, "shop"), (container.id, B, "till")}
+        world.attachment.detach(container.id)
+        assert world.router.records == set()
+    world.attachment.keep_names_no_more(container.id, "shop")
+    world.attachment.attach(container.id, (A,), ("web",))
+    assert world.router.records == {(container.id, A, "web"), (container.id, B, "till")}
+    world.attachment.rename(container.id, (A,), ("www",))
+    assert world.router.records == {(container.id, A, "www"), (container.id, B, "till")}
+    world.docker.destroy(container.id)
+    world.attachment.sweep()
+    assert world.attachment.added.owners() == set()
+
+
+@pytest.fixture
+def swept(world):
+    """One that runs, one that has ended, one that is gone; and the router's own."""
+    runs, ended, gone = world.docker.run("1" * 64), world.docker.run("2" * 64), world.docker.run("3" * 64)
+    for container in (runs, ended, gone):
+        world.router.allocate(container.id)
+        world.attachment.attach(container.id, world.router.owners[container.id], (f"name-{container.id[0]}",))
+    world.router.claim("weave:expose", ip_interface("10.32.0.200/24"))
+    world.router.register("weave:extern", ip_interface("10.32.0.201/24"), "printer")
+    world.docker.die(ended.id)
+    world.docker.die(gone.id)
+    world.docker.destroy(gone.id)
+    return world
+
+
+def test_sweep_removes_what_belongs_to_nobody(swept):
+    """Interfaces and names of what doesn't run go, addresses only of what is gone; the rest is not touched."""
+    assert swept.attachment.sweep() == Swept(interfaces=2, names=2, addresses=1)
+    assert list(swept.network.outside) == [host_names("1" * 64)[0]]
+    assert {row[0] for row in swept.router.records} == {"1" * 64, "weave:extern"}
+    assert set(swept.router.owners) == {"1" * 64, "2" * 64, "weave:expose"}
+    assert swept.attachment.sweep() == Swept()
+
+
+def test_sweep_removes_what_was_never_committed(world):
+    """What a process that died left half made goes, unless its container runs: that may be being made just now."""
+    running = world.docker.run("1" * 64)
+    for container_id in (running.id, "9" * 64):
+        name = host_names(container_id)[0]
+        world.network.outside[name] = HostInterface(name)
+    assert world.attachment.sweep() == Swept(interfaces=1)
+    assert list(world.network.outside) == [host_names(running.id)[0]]
+
+
+def test_sweep_leaves_what_somebody_is_busy_with(swept):
+    """What somebody holds the lock of is left for the next time."""
+    with ThreadPoolExecutor(1) as pool, swept.attachment.lock("2" * 64):
+        assert pool.submit(swept.attachment.sweep).result(5) == Swept(interfaces=1, names=1, addresses=1)
+    assert swept.attachment.sweep() == Swept(interfaces=1, names=1)
+
+
+def test_sweep_leaves_what_started_meanwhile(swept):
+    """A container that has started since the list of running ones was made is looked at again, and left."""
+    lists = swept.docker.container_ids
+
+    def late(*, everything=False):
+        found = lists(everything=everything)
+        if not swept.docker.containers["2" * 64].running:
+            swept.docker.start("2" * 64)
+        return found
+
+    swept.docker.container_ids = late
+    assert swept.attachment.sweep() == Swept(interfaces=1, names=1, addresses=1)
+
+
+def test_sweep_leaves_names_of_other_hosts(world):
+    """Names that are still there after they were removed are another host's: they are not counted for ever."""
+    foreign = ("f" * 64, A, "elsewhere")
+    world.router.records.add(foreign)
+    world.router.deregister = lambda container_id: None
+    assert [world.attachment.sweep().names for _ in range(3)] == [1, 0, 0]

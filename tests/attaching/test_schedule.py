@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from weavemw.attaching.schedule import Schedule
+
+
+def taken(schedule, count):
+    return [schedule.take() for _ in range(count)]
+
+
+def test_keys_come_when_they_are_due():
+    """The earliest comes first; a key that is put twice comes once, at the earlier time."""
+    schedule = Schedule()
+    schedule.put("late", 0.02)
+    schedule.put("early", 0.01)
+    schedule.put("twice", 60)
+    schedule.put("twice", 0)
+    assert taken(schedule, 3) == ["twice", "early", "late"]
+
+
+def test_key_that_is_worked_on_waits_until_it_is_done():
+    """One key is never with two threads; put meanwhile, it comes again afterwards."""
+    schedule = Schedule()
+    schedule.put("a")
+    assert schedule.take() == "a"
+    schedule.put("a")
+    schedule.put("b", 0.01)
+    assert schedule.take() == "b"
+    schedule.done("a")
+    assert schedule.take() == "a"
+    schedule.done("a")
+    schedule.done("b")
+    assert len(schedule) == 0
+
+
+def test_close_ends_all_waiting():
+    """Closing ends every take, now and later."""
+    schedule = Schedule()
+    schedule.put("later", 60)
+    waiting = threading.Barrier(3)
+
+    def take():
+        waiting.wait()
+        return schedule.take()
+
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(take), pool.submit(take)]
+        waiting.wait()
+        schedule.close()
+        assert [future.result(5) for future in futures] == [None, None]
+    assert schedule.take() is None

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import weavemw
+from weavemw import wait
+from weavemw.cli import supervisor
+from weavemw.cli.supervisor import PROXY, ROUTER, Launch, Supervisor, container_body, last_words, python_environ
+from weavemw.errors import Conflict
+
+
+@pytest.mark.parametrize("program", [PROXY, ROUTER], ids=lambda program: program.name)
+def test_a_container_of_ours_has_the_hosts_eyes_but_few_rights(program: supervisor.Program) -> None:
+    """Host's network, processes and files; every capability dropped but those named; restarted always, log rotated."""
+    body = container_body(program, ("--option",), {"A": "b"})
+    host = body["HostConfig"]
+    assert (host["NetworkMode"], host["PidMode"], host["Binds"]) == ("host", "host", ["/:/host"])
+    assert host["CapDrop"] == ["ALL"]
+    assert tuple(host["CapAdd"]) == program.capabilities
+    assert not host.get("Privileged")
+    assert "no-new-privileges" in host["SecurityOpt"]
+    assert host["RestartPolicy"] == {"Name": "always"}
+    assert host["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "3"}
+
+
+@pytest.mark.parametrize("program", [PROXY, ROUTER], ids=lambda program: program.name)
+def test_docker_asks_whether_a_container_of_ours_serves(program: supervisor.Program) -> None:
+    """By this Python, with what the program was launched with."""
+    check = container_body(program, ("--http-addr=127.0.0.1:1",), {})["Healthcheck"]
+    assert check["Test"] == ["CMD", "/enter", sys.executable, "-P", "-m", "weavemw.probe", "--http-addr=127.0.0.1:1"]
+    assert check["Interval"] == 30 * 10**9
+
+
+class FakeEngine:
+    """Containers by name, as ``GET /containers/{id}/json`` shows them."""
+
+    def __init__(self, **containers: dict[str, Any]) -> None:
+        self.containers = containers
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        return self.containers.get(name)
+
+    def stop(self, name: str, grace: int) -> None:
+        self.containers[name]["State"]["Running"] = False
+
+    def logs(self, name: str, lines: int) -> str:
+        return "weave router: range x overlaps: y\n"
+
+    def remove(self, name: str) -> None:
+        del self.containers[name]
+
+
+class Interrupted(FakeEngine):
+    """Makes a container, and is interrupted before it can say so."""
+
+    def image_labels(self, name: str) -> dict[str, str]:
+        return {"weavemw.enter": hashlib.sha256(wait.program("enter")).hexdigest()}
+
+    def create(self, name: str, body: dict[str, Any]) -> str:
+        self.containers[name] = _inspected(body)
+        os.kill(os.getpid(), signal.SIGINT)
+        return name
+
+
+def test_interrupted_while_a_container_is_made() -> None:
+    """Nothing is left of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    engine: Any = Interrupted()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Supervisor(engine).launch(PROXY, {}, lambda: True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert engine.containers == {}
+
+
+def _inspected(body: dict[str, Any]) -> dict[str, Any]:
+    return {"State": {"Running": True}, "Config": {name: body.get(name) for name in ("Cmd", "Env", "Labels")}}
+
+
+def test_what_a_program_was_launched_with_is_read_back_from_its_container() -> None:
+    """Arguments and environment; nothing if there is no such container."""
+    engine: Any = FakeEngine(weaveproxy=_inspected(container_body(PROXY, ("--a", "b=c"), {"X": "y=z"})))
+    assert Supervisor(engine).launched_with(PROXY) == Launch(("--a", "b=c"), {"X": "y=z", "WEAVE_CIDR": "none"})
+    assert Supervisor(engine).launched_with(ROUTER) is None
+
+
+@pytest.mark.parametrize(("state", "trouble"), [
+    pytest.param({"Running": True, "Restarting": False}, "", id="it runs"),
+    pytest.param({"Running": True, "Restarting": True, "ExitCode": 1}, "range x overlaps: y", id="over and over"),
+    pytest.param({"Running": False, "Restarting": False, "ExitCode": 1}, "range x overlaps: y", id="ended"),
+    pytest.param({"Running": False, "Restarting": False, "ExitCode": 0},
+                 "its container weave was stopped: `weave relaunch` starts it", id="stopped"),
+])
+def test_a_container_that_does_not_stay_up_says_why(state: dict[str, Any], trouble: str) -> None:
+    """In the program's last words; one that is not there says nothing."""
+    engine: Any = FakeEngine(weave=_inspected(container_body(ROUTER, (), {})) | {"State": state})
+    assert Supervisor(engine).trouble(ROUTER) == trouble
+    assert Supervisor(engine).trouble(PROXY) == ""
+
+
+@pytest.mark.parametrize("labels", [None, {}, {"com.docker.compose.project": "x"}])
+def test_a_container_of_others_is_never_touched(labels: dict[str, str] | None) -> None:
+    """A Weave Net router's has the same name; ours are known by their label."""
+    engine: Any = FakeEngine(weave=_inspected({"Labels": labels}))
+    theirs = Supervisor(engine)
+    assert not theirs.is_running(ROUTER)
+    assert not theirs.stop(ROUTER)
+    assert theirs.launched_with(ROUTER) is None
+    with pytest.raises(Conflict, match="another container has the name weave"):
+        theirs.launch(ROUTER, {}, lambda: True)
+    assert engine.containers["weave"]["State"]["Running"]
+
+
+def test_a_container_of_ours_runs_this_python_and_stays_off_the_weave_network() -> None:
+    """It executes the interpreter that makes it, with the program's module, and carries WEAVE_CIDR=none."""
+    body = container_body(PROXY, ("--option",), {"A": "b"})
+    assert body["Cmd"] == [sys.executable, "-P", "-m", "weavemw.server", "--option"]
+    assert body["Env"] == ["A=b", "WEAVE_CIDR=none"]
+
+
+def test_the_image_holds_one_program_and_a_place_for_the_host() -> None:
+    """Nothing else is in it: no shell, no library."""
+    with tarfile.open(fileobj=io.BytesIO(supervisor._image_root(b"\x7fELF"))) as tar:
+        entries = {(each.name, each.mode, each.isdir()) for each in tar}
+    assert entries == {("host", 0o755, True), ("enter", 0o555, False)}
+
+
+def test_a_fresh_interpreter_finds_this_very_package(tmp_path: Path) -> None:
+    """From any directory, with the environment that containers get, ``weavemw`` is the one that runs here."""
+    found = subprocess.run([sys.executable, "-P", "-c", "import weavemw; print(weavemw.__file__)"], cwd=tmp_path,
+                           env=python_environ({}), capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == weavemw.__file__
+
+
+def test_paths_of_the_callers_python_are_kept_if_they_mean_the_same_elsewhere() -> None:
+    """Absolute ones are taken along, in order; relative ones are not."""
+    path = python_environ({"PYTHONPATH": "/a:b::/c"})["PYTHONPATH"]
+    assert path.split(":")[:2] == ["/a", "/c"]
+
+
+@pytest.mark.parametrize(("log", "words"), [
+    pytest.param("", "", id="silence"),
+    pytest.param("starting\nweave: can't listen on tcp://1.2.3.4:5: no\nbye\n", "can't listen on tcp://1.2.3.4:5: no",
+                 id="our own complaint"),
+    pytest.param("INFO a\nweave router: range x overlaps: y\n", "range x overlaps: y", id="the router's complaint"),
+    pytest.param("Traceback:\n  File x\nValueError: y\n\n", "ValueError: y", id="else the last line"),
+])
+def test_one_line_of_a_log_says_why_a_program_ended(log: str, words: str) -> None:
+    """What is shown for a failed launch is a reason, not a log."""
+    assert last_words(log) == words

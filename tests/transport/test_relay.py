@@ -1,0 +1,265 @@
+"""The relay: joined connections, half-close, back-pressure, ends, and what they cost."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import resource
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from weavemw.ops.tally import REQUESTS, STREAM_BYTES, STREAMS, STREAMS_ENDED, Tally
+from weavemw.transport.relay import Relay, Stream
+
+
+@pytest.fixture
+def relay() -> Iterator[Relay]:
+    made = Relay()
+    yield made
+    made.stop(0)
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = socket.create_connection(server.getsockname())
+        return near, server.accept()[0]
+
+
+@pytest.fixture(params=["unix", "tcp"])
+def ends(request: pytest.FixtureRequest, relay: Relay) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The client's end and the daemon's end of a stream that the relay carries."""
+    client, client_side = socket.socketpair() if request.param == "unix" else tcp_pair()
+    daemon_side, daemon = socket.socketpair()
+    relay.add(Stream(client_side, daemon_side, to_upstream=b"early"))
+    for sock in (client, daemon):
+        sock.settimeout(10)
+    yield client, daemon
+    client.close()
+    daemon.close()
+
+
+@pytest.mark.parametrize(("answer", "code"), [
+    pytest.param(b"HTTP/1.1 204 No Content\r\n\r\n", "204", id="an answer"),
+    pytest.param(b"HTTP/1.1 101 UPGRADED\r\n\r\nbytes", "101", id="an upgrade"),
+    pytest.param(b"", "none", id="none"),
+    pytest.param(b"SSH-2.0-x y z\r\n", "none", id="no HTTP"),
+])
+def test_streams_are_counted(answer: bytes, code: str) -> None:
+    """By what was asked and answered, with the bytes of each direction; what has ended is not open."""
+    tally = Tally()
+    relay = Relay(tally)
+    client, client_side = socket.socketpair()
+    daemon_side, daemon = socket.socketpair()
+    with client, daemon:
+        relay.add(Stream(client_side, daemon_side, to_upstream=b"early", call="container_wait"))
+        client.sendall(b"late")
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(daemon) == b"earlylate"
+        daemon.sendall(answer)
+        daemon.close()
+        assert read_all(client) == answer
+    assert eventually(lambda: tally.numbers().get((STREAMS_ENDED, ())) == 1)
+    relay.stop(0)
+    expected = {(STREAMS, ()): 1, (STREAMS_ENDED, ()): 1, (REQUESTS, ("container_wait", code)): 1,
+                (STREAM_BYTES, ("to_docker",)): 9, (STREAM_BYTES, ("to_client",)): len(answer)}
+    assert tally.numbers() == {cell: count for cell, count in expected.items() if count}
+
+
+def read_all(sock: socket.socket) -> bytes:
+    pieces = []
+    while piece := sock.recv(1 << 20):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def eventually(condition: object) -> bool:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_bytes_read_ahead_come_first(ends):
+    """What the server had read beyond the head reaches the daemon before anything else."""
+    client, daemon = ends
+    client.sendall(b" late")
+    client.shutdown(socket.SHUT_WR)
+    assert read_all(daemon) == b"early late"
+
+
+def test_each_direction_ends_on_its_own(ends):
+    """After the client's EOF, the daemon's output still arrives."""
+    client, daemon = ends
+    client.shutdown(socket.SHUT_WR)
+    assert read_all(daemon) == b"early"
+    daemon.sendall(b"output")
+    daemon.shutdown(socket.SHUT_WR)
+    assert read_all(client) == b"output"
+
+
+def test_daemon_may_end_first(ends):
+    """After the daemon's EOF, the client's input still arrives."""
+    client, daemon = ends
+    daemon.shutdown(socket.SHUT_WR)
+    assert read_all(client) == b""
+    client.sendall(b" input")
+    client.shutdown(socket.SHUT_WR)
+    assert read_all(daemon) == b"early input"
+
+
+def test_much_goes_through_unharmed_both_ways_at_once(ends):
+    """40 MB in each direction, with slow readers, arrive complete."""
+    client, daemon = ends
+    data = os.urandom(1 << 20) * 40
+    sums = {}
+
+    def send(sock: socket.socket) -> None:
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+
+    def receive(name: str, sock: socket.socket) -> None:
+        sums[name] = hashlib.sha256(read_all(sock)).hexdigest()
+
+    threads = [threading.Thread(target=send, args=(end,)) for end in ends]
+    threads += [threading.Thread(target=receive, args=item) for item in (("client", client), ("daemon", daemon))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sums == {"client": hashlib.sha256(data).hexdigest(),
+                    "daemon": hashlib.sha256(b"early" + data).hexdigest()}
+
+
+def test_client_that_leaves_ends_the_stream(ends, relay):
+    """When the client closes, the daemon reads EOF, and when it closes too nothing is left."""
+    client, daemon = ends
+    client.close()
+    assert read_all(daemon) == b"early"
+    daemon.close()
+    assert eventually(lambda: len(relay) == 0)
+
+
+def test_daemon_that_leaves_ends_the_stream(ends, relay):
+    """When the daemon closes, the client reads what was sent and then EOF."""
+    client, daemon = ends
+    assert daemon.recv(5) == b"early"
+    daemon.sendall(b"last words")
+    daemon.close()
+    assert read_all(client) == b"last words"
+    client.close()
+    assert eventually(lambda: len(relay) == 0)
+
+
+def test_early_refusal_reaches_a_client_that_still_sends(ends):
+    """A daemon that answers and closes in the middle of an upload is heard."""
+    client, daemon = ends
+    client.setblocking(False)
+    try:
+        while True:
+            client.send(b"x" * 65536)
+    except BlockingIOError:
+        pass
+    daemon.sendall(b"HTTP/1.1 409 Conflict")
+    daemon.close()
+    client.settimeout(10)
+    assert client.recv(100) == b"HTTP/1.1 409 Conflict"
+
+
+def test_slow_reader_holds_the_sender_back(ends):
+    """What nobody reads is not taken in: the sender blocks, and memory does not grow."""
+    _, daemon = ends
+    daemon.settimeout(0.5)
+    sent = 0
+    with contextlib.suppress(TimeoutError):
+        while sent < 32 << 20:
+            sent += daemon.send(b"x" * 65536)
+    assert sent < 32 << 20
+
+
+def test_quiet_streams_cost_two_descriptors_each_and_no_thread(relay):
+    """Two hundred quiet streams: no thread more than one, no descriptor more than their sockets."""
+    keep = [socket.socketpair(), socket.socketpair()]
+    relay.add(Stream(keep[0][0], keep[1][0]))
+    assert eventually(lambda: len(relay) == 1)
+    threads, before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    pairs = [socket.socketpair() for _ in range(400)]
+    for near, far in zip(pairs[::2], pairs[1::2], strict=True):
+        relay.add(Stream(near[0], far[0]))
+    assert eventually(lambda: len(relay) == 201)
+    assert threading.active_count() == threads
+    assert len(os.listdir("/proc/self/fd")) - before <= 800 + 2, "their own, and one pipe that all share"
+    for pair in [*pairs, *keep]:
+        pair[1].close()
+    assert eventually(lambda: len(relay) == 0)
+    assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+def test_a_stream_that_fails_ends_alone(relay, caplog):
+    """Without a descriptor for a pipe, the stream that wants one is closed; others live, and work when there are."""
+    with contextlib.ExitStack() as stack:
+        blocked, quiet, failing = (joined(relay, stack) for _ in range(3))
+        for end in blocked:
+            fill(end)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            failing[0].sendall(b"x")
+            with contextlib.suppress(ConnectionResetError):  # what it sent was never read
+                assert failing[0].recv(1) == b""
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert "closed early" in caplog.text
+        quiet[0].sendall(b"x")
+        assert quiet[1].recv(1) == b"x"
+
+
+def joined(relay, stack):
+    """The two ends of a stream through which a byte has come."""
+    (client, near), (far, daemon) = socket.socketpair(), socket.socketpair()
+    relay.add(Stream(near, far, to_upstream=b"x"))
+    for sock in (client, daemon):
+        sock.settimeout(10)
+        stack.enter_context(sock)
+    assert daemon.recv(1) == b"x"
+    return client, daemon
+
+
+def fill(sock):
+    """Send until nobody takes any more, the relay included: whose pipe stays lent."""
+    sock.settimeout(0.3)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            sock.send(b"x" * 65536)
+
+
+def test_stop_lets_the_daemon_end_its_response():
+    """On stop the daemon reads EOF, and what it says then still reaches the client."""
+    relay = Relay()
+    (client, near), (far, daemon) = socket.socketpair(), socket.socketpair()
+    relay.add(Stream(near, far))
+    stopping = threading.Thread(target=relay.stop, args=(5,))
+    stopping.start()
+    assert read_all(daemon) == b""
+    daemon.sendall(b"0\r\n\r\n")
+    daemon.close()
+    assert read_all(client) == b"0\r\n\r\n"
+    client.close()
+    stopping.join()
+
+
+def test_stop_does_not_wait_for_ever():
+    """A stream that does not end is closed when its time is over."""
+    relay = Relay()
+    (client, near), (far, daemon) = socket.socketpair(), socket.socketpair()
+    relay.add(Stream(near, far))
+    relay.stop(0.1)
+    assert read_all(client) == b""
+    client.close()
+    daemon.close()

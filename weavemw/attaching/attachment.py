@@ -1,0 +1,312 @@
+"""One container's life on the weave network: attached, detached, and what is left over removed.
+
+Every verb may be called again, by any process: the request that starts a
+container, the watcher, the command line. What must not happen at the same time
+for one container happens under its lock; different containers never wait for
+each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
+from pathlib import Path
+
+from weavemw.attaching import allocation
+from weavemw.attaching.added_names import Added, AddedNames
+from weavemw.attaching.decision import Lease
+from weavemw.attaching.hostnames import folded
+from weavemw.attaching.locks import Busy, Locks
+from weavemw.dockerapi.client import Docker
+from weavemw.dockerapi.container import Container
+from weavemw.errors import Conflict, DockerError, NetworkError, RouterError, WeaveError
+from weavemw.network import hosts
+from weavemw.network.addresses import Interface, Wanted
+from weavemw.network.plan import WEAVE_DNS, HostInterface, Namespace, Network, Plan, ProcessEnded, orphans
+from weavemw.ops.tally import ALLOCATE, ALLOCATE_FAILURES, ATTACH, ATTACH_FAILURES, Tally
+from weavemw.router.client import Router
+
+__all__ = ["Attachment", "NotRunning", "Swept", "is_container_id"]
+
+_log = logging.getLogger(__name__)
+
+Address = IPv4Address | IPv6Address
+_INCARNATIONS = 3
+
+
+class NotRunning(Conflict):
+    """The container has no process that could be attached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """How many orphans were removed."""
+
+    interfaces: int = 0
+    names: int = 0
+    addresses: int = 0
+
+
+class Attachment:
+    """Attaches containers of one daemon to one network, with a router's addresses and names.
+
+    ``run_dir`` is for locks, ``state_dir`` (by default the same) for names given by hand; they are the same for all
+    processes of a host. ``tally`` counts.
+    """
+
+    def __init__(self, *, docker: Docker, router: Router, network: Network, run_dir: Path,
+                 rewrite_hosts: bool = True, multicast_route: bool = True, tally: Tally | None = None,
+                 state_dir: Path | None = None) -> None:
+        self.docker = docker
+        self.router = router
+        self.network = network
+        self.rewrite_hosts = rewrite_hosts
+        self.multicast_route = multicast_route
+        self.tally = tally or Tally()
+        self.added = AddedNames(Path(state_dir or run_dir) / "names")
+        self._locks = Locks(Path(run_dir) / "locks")
+        self._swept_names: set[str] = set()
+
+    def lock(self, container_id: str, timeout: float = 30.0) -> AbstractContextManager[None]:
+        """The container's lock, by its full id; again within the same thread is fine.
+
+        Raises :class:`~weavemw.attaching.locks.Busy` after ``timeout`` seconds.
+        """
+        return self._locks.hold(container_id, timeout)
+
+    def allocate(self, container: Container, wanted: Iterable[Wanted], *, timeout: float = 30.0,
+                 client_gone: Callable[[], bool] = allocation.still_there) -> Lease:
+        """Addresses for the container; see :func:`weavemw.attaching.allocation.allocate`."""
+        with self.tally.failing(ALLOCATE_FAILURES, WeaveError), self.tally.timing(ALLOCATE):
+            return allocation.allocate(self.router, container, wanted, timeout=timeout, client_gone=client_gone)
+
+    def give_back(self, container_id: str, addresses: Iterable[Interface]) -> None:
+        """Give back addresses of a start that failed."""
+        allocation.give_back(self.router, container_id, addresses)
+
+    def attach(self, container_id: str, addresses: Sequence[Interface], names: Iterable[str] = ()) -> bool:
+        """Let the running container have ``ethwe`` with exactly these addresses, and these names resolve to them.
+
+        If any of it fails, none of it stays. A container that is attached already
+        keeps its interface; then the answer is ``False``. Raises
+        :class:`NotRunning` and other :class:`~weavemw.errors.WeaveError`.
+        """
+        with self.tally.failing(ATTACH_FAILURES, WeaveError, NotRunning), self.lock(container_id), \
+                self._namespace(container_id) as (container, namespace):
+            found = namespace.ethwe()
+            if found is None or not found.attached:
+                self._attach(container, namespace, self._plan(container, addresses), names)
+                return True
+            if set(found.addresses) != set(addresses):
+                namespace.readdress(addresses)
+            self._name(container, addresses, names)
+            return False
+
+    def is_attached(self, container: Container) -> bool:
+        """Whether ``ethwe`` is there and up, as the wait program sees it; not so if there is nothing to look into."""
+        try:
+            with self.network.namespace(container.pid) as namespace:
+                found = namespace.ethwe()
+        except NetworkError:
+            return False
+        return found is not None and found.attached
+
+    def rename(self, container_id: str, addresses: Iterable[Interface], names: Iterable[str]) -> None:
+        """Let the addresses have these names, those given by hand, and no others; what stays is never away."""
+        with self.lock(container_id):
+            wanted = self._name(self.docker.inspect(container_id), tuple(addresses), names)
+            for address, fqdn in self.registered(container_id) - {(one.ip, folded(name)) for one, name in wanted}:
+                self.router.deregister(container_id, ip_interface(address), fqdn)
+
+    def registered(self, container_id: str) -> set[tuple[Address, str]]:
+        """What the container resolves by now: addresses, and names without their final dot, in small letters."""
+        return {(ip_address(str(row["Addr"])), folded(str(row["Hostname"]))) for row in self.router.names()
+                if row["ContainerID"] == container_id and not row.get("Tombstone")}
+
+    def keep_names(self, container_id: str, names: Sequence[Added]) -> None:
+        """From the next start on, register these names as well, as long as the container exists. May raise OSError."""
+        with self.lock(container_id):
+            self.added.add(container_id, names)
+
+    def keep_names_no_more(self, container_id: str, fqdn: str = "", address: Interface | None = None) -> None:
+        """Forget those that match. May raise OSError."""
+        with self.lock(container_id):
+            self.added.remove(container_id, fqdn, address)
+
+    def names_by_hand(self, container_id: str) -> tuple[str, ...]:
+        """The names that were given to the container by hand."""
+        return tuple(one.fqdn for one in self.added.of(container_id))
+
+    def restore_names(self, container_id: str) -> None:
+        """Register what was given by hand to a running container that is not attached."""
+        for one in self.added.of(container_id):
+            self._register(container_id, [(address, one.fqdn) for address in one.at(())])
+
+    def detach(self, container_id: str) -> bool:
+        """Take the container off the network: first its interface, then its names; the addresses stay its own.
+
+        ``False`` if it had no interface.
+        """
+        with self.lock(container_id):
+            removed = self.network.detach(container_id)
+            self.router.deregister(container_id)
+        return removed
+
+    def release(self, container_id: str) -> None:
+        """Detach a container that is gone, and give back its addresses: nothing answers to them any more."""
+        with self.lock(container_id):
+            self.detach(container_id)
+            self.router.release(container_id)
+            self.added.forget(container_id)
+
+    def sweep(self) -> Swept:
+        """Remove interfaces and names of containers that don't run, and addresses of those that are gone.
+
+        What doesn't belong to a container ("weave:expose") is never touched.
+        """
+        self._locks.tidy()
+        swept = Swept(names=self._sweep_names(), interfaces=self._sweep_interfaces(), addresses=self._sweep_addresses())
+        if swept != Swept():
+            _log.info("swept orphans: %d interfaces, %d names, addresses of %d containers", swept.interfaces,
+                      swept.names, swept.addresses)
+        return swept
+
+    # Attaching
+
+    @contextlib.contextmanager
+    def _namespace(self, container_id: str) -> Iterator[tuple[Container, Namespace]]:
+        """The namespace of the container's process, which still is that after it was opened (pids are used again)."""
+        for _ in range(_INCARNATIONS):
+            container = self._running(container_id)
+            with contextlib.ExitStack() as stack:
+                namespace = self._open(container, stack)
+                if namespace and self._is_still(container):
+                    yield container, namespace
+                    return
+        raise NetworkError(f"container {container_id[:12]} is being restarted over and over")
+
+    def _open(self, container: Container, stack: contextlib.ExitStack) -> Namespace | None:
+        try:
+            return stack.enter_context(self.network.namespace(container.pid))
+        except ProcessEnded as error:  # and the daemon has yet to notice
+            if self._is_still(container):
+                raise NotRunning(f"container {container.short_id} is not running") from error
+            return None
+        except NetworkError:
+            if self._is_still(container):
+                raise
+            return None
+
+    def _running(self, container_id: str) -> Container:
+        container = self.docker.inspect(container_id)
+        if not container.is_alive:
+            raise NotRunning(f"container {container.short_id} is not running")
+        return container
+
+    def _is_still(self, container: Container) -> bool:
+        now = self.docker.inspect(container.id)
+        return (now.pid, now.started_at) == (container.pid, container.started_at)
+
+    def _plan(self, container: Container, addresses: Sequence[Interface]) -> Plan:
+        return Plan(container.id, tuple(addresses), self.multicast_route, dns_route=str(WEAVE_DNS.ip) in container.dns)
+
+    def _attach(self, container: Container, namespace: Namespace, plan: Plan, names: Iterable[str]) -> None:
+        with self.tally.timing(ATTACH):
+            namespace.prepare(plan)
+            try:
+                self._name(container, plan.addresses, names)
+                namespace.commit()
+            except BaseException:
+                self._undo(container, namespace)
+                raise
+        addresses = " ".join(map(str, plan.addresses))
+        _log.info("attached container %s (%s): %s", container.short_id, container.name, addresses)
+
+    def _undo(self, container: Container, namespace: Namespace) -> None:
+        try:
+            namespace.undo()
+        finally:
+            with _logged(f"names of container {container.short_id} stay", RouterError):
+                self.router.deregister(container.id)
+
+    def _name(self, container: Container, addresses: Sequence[Interface],
+              names: Iterable[str]) -> list[tuple[Interface, str]]:
+        known = tuple(names)
+        if self.rewrite_hosts:
+            hosts.rewrite(container, addresses, known)
+        own = (Added(name) for name in known)
+        wanted = [(address, one.fqdn) for one in (*own, *self.added.of(container.id)) for address in one.at(addresses)]
+        self._register(container.id, wanted)
+        return wanted
+
+    def _register(self, container_id: str, wanted: Iterable[tuple[Interface, str]]) -> None:
+        for address, name in wanted:
+            self.router.register(container_id, address, name)
+
+    # Sweeping: what may be an orphan is listed first, who runs is asked after that,
+    # and again under the lock, so that nothing made meanwhile is taken for an orphan.
+
+    def _sweep_interfaces(self) -> int:
+        found = self.network.interfaces()
+        return sum(map(self._remove_interface, orphans(found, self.docker.container_ids())))
+
+    def _remove_interface(self, orphan: HostInterface) -> bool:
+        if not orphan.container_id:
+            return self.network.delete(orphan.name)
+        with self._orphaned(orphan.container_id) as orphaned:
+            return orphaned and self.network.delete(orphan.name)
+
+    def _sweep_names(self) -> int:
+        named = {str(row["ContainerID"]) for row in self.router.names() if not row.get("Tombstone")}
+        gone = {one for one in named if is_container_id(one)}.difference(self.docker.container_ids())
+        foreign = gone & self._swept_names  # still there: names of another host's containers
+        removed = set(filter(self._remove_names, gone - foreign))
+        self._swept_names = foreign | removed
+        return len(removed)
+
+    def _remove_names(self, container_id: str) -> bool:
+        with self._orphaned(container_id) as orphaned:
+            if orphaned:
+                self.router.deregister(container_id)
+            return orphaned
+
+    def _sweep_addresses(self) -> int:
+        owners = {one for one in (*self.router.owned(), *self.added.owners()) if is_container_id(one)}
+        gone = owners.difference(self.docker.container_ids(everything=True))
+        for container_id in gone:
+            self.release(container_id)
+        return len(gone)
+
+    @contextlib.contextmanager
+    def _orphaned(self, container_id: str) -> Iterator[bool]:
+        """Under the container's lock: whether it really does not run. ``False`` if somebody is busy with it."""
+        try:
+            with self.lock(container_id, timeout=0):
+                yield not self._is_alive(container_id)
+        except Busy:
+            yield False
+
+    def _is_alive(self, container_id: str) -> bool:
+        try:
+            return self.docker.inspect(container_id).is_alive
+        except DockerError as error:
+            if error.status != 404:
+                raise
+            return False
+
+
+def is_container_id(owner: str) -> bool:
+    """Whether an owner at the router is a container, and not one of the router's own ("weave:expose")."""
+    return len(owner) == 64 and all(letter in "0123456789abcdef" for letter in owner)
+
+
+@contextlib.contextmanager
+def _logged(what: str, error: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except error as said:
+        _log.warning("%s: %s", what, said)

@@ -1,0 +1,46 @@
+"""What is decided about one container, and what it was given: values that middlewares leave for one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Interface, IPv6Interface
+
+from weavemw.dockerapi.container import Container
+from weavemw.network.addresses import Wanted
+
+__all__ = ["Attach", "Decision", "Lease", "LeaveAlone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """This container is to be on the weave network, with these addresses.
+
+    ``container`` is ``None`` on create, where there is none yet.
+    ``image`` is the image's ``Config`` object on create (empty when it has none).
+    """
+
+    wanted: tuple[Wanted, ...]
+    container: Container | None = None
+    image: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveAlone:
+    """This container is not ours to touch; ``reason`` completes "leaving container alone because …"."""
+
+    reason: str
+
+
+Decision = Attach | LeaveAlone
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Addresses that a container holds at the router.
+
+    ``fresh`` are those of ``addresses`` that this very request made: they are
+    given back when the request fails, the others stay.
+    """
+
+    addresses: tuple[IPv4Interface | IPv6Interface, ...]
+    fresh: tuple[IPv4Interface | IPv6Interface, ...] = ()

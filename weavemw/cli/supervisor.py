@@ -1,0 +1,257 @@
+"""Our programs in containers of their own, so that Docker restarts them, keeps their logs and starts them at boot.
+
+Such a container holds one tiny program, which makes the host's root directory
+its own and executes the host's Python there. It has the host's network and
+processes, and no more capabilities than its program needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import signal
+import site
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import weavemw
+from weavemw import wait
+from weavemw.dockerapi.client import DockerClient
+from weavemw.errors import Conflict, DockerError, WeaveError
+from weavemw.ops.run_file import OUR_CONTAINERS
+
+__all__ = ["PROXY", "ROUTER", "Launch", "Program", "Supervisor", "container_body",
+           "last_words", "python_environ"]
+
+_GRACE = 5  # seconds between SIGTERM and SIGKILL
+_SECOND = 1_000_000_000  # in Docker's nanoseconds
+_LABEL = "weavemw"  # on our containers and images, with the version that made them
+_HINT_NOT_FOUND = " (is this the machine that Docker runs on? else use --foreground there)"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One of our programs: the name of its container, what people call it, its module, what it may do."""
+
+    name: str
+    title: str
+    module: str
+    capabilities: tuple[str, ...]
+
+
+PROXY = Program(OUR_CONTAINERS[0], "weave proxy", "weavemw.server", (
+    "SYS_CHROOT",        # enters the host's root directory
+    "NET_ADMIN",         # makes interfaces
+    "SYS_ADMIN",         # enters containers' network namespaces,
+    "SYS_PTRACE",        # those of other users' processes too
+    "DAC_OVERRIDE",      # writes /etc/hosts of containers whose files are not root's (userns-remap)
+    "SETGID",            # makes its socket in the group of Docker's
+    "CHOWN", "FOWNER",   # and gives it away where Docker's is not root's
+    "NET_BIND_SERVICE",  # listens on a port below 1024 if told to
+))
+ROUTER = Program(OUR_CONTAINERS[1], "weave router", "weavemw.router", (
+    "SYS_CHROOT",        # enters the host's root directory
+    "NET_ADMIN",         # makes the bridge, and lets its packets through the firewall:
+    "NET_RAW",           # iptables asks the kernel by a raw socket
+    "NET_BIND_SERVICE",  # serves DNS on port 53
+))
+#: The names of our containers.
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a program was launched with."""
+
+    arguments: tuple[str, ...]
+    environ: dict[str, str]
+
+
+class Supervisor:
+    """Starts and stops our containers at one Docker Engine."""
+
+    def __init__(self, docker: DockerClient) -> None:
+        self.docker = docker
+
+    def is_running(self, program: Program) -> bool:
+        """Whether the program's container runs (or is about to, after a crash)."""
+        found = self._find(program)
+        return found is not None and bool(found["State"]["Running"])
+
+    def launched_with(self, program: Program) -> Launch | None:
+        """What the program's container was made with, whether it runs or not; ``None`` if there is none."""
+        found = self._find(program)
+        if found is None:
+            return None
+        command, environ = found["Config"]["Cmd"], found["Config"]["Env"] or []
+        return Launch(tuple(command[len(_python(program.module)):]),
+                      {name: value for name, _, value in (each.partition("=") for each in environ)})
+
+    def trouble(self, program: Program) -> str:
+        """Why the program's container does not stay up, in its last words; empty if it does, or there is none."""
+        found = self._find(program)
+        if found is None or (found["State"]["Running"] and not found["State"]["Restarting"]):
+            return ""
+        if found["State"]["ExitCode"] == 0:
+            return f"its container {program.name} was stopped: `weave relaunch` starts it"
+        return self._last_words(program.name, found)
+
+    def launch(self, program: Program, environ: Mapping[str, str], is_ready: Callable[[], bool], *,
+               arguments: tuple[str, ...] = (), limit: float = 30.0) -> None:
+        """Start the program and return when it serves.
+
+        Raises :class:`~weavemw.errors.Conflict` if it runs already, and
+        :class:`~weavemw.errors.WeaveError` with its own last words if it ends
+        or doesn't serve within ``limit`` seconds; then nothing is left of it.
+        """
+        self._make_room(program)
+        self.install_image()
+        container = ""
+        try:
+            with _uninterrupted():
+                container = self.docker.create(program.name, container_body(program, arguments, environ))
+            self.docker.start(container)
+            self._wait(program, container, is_ready, limit)
+        except BaseException:
+            if container:
+                self.stop(program)
+            raise
+
+    def stop(self, program: Program) -> bool:
+        """Stop the program and remove its container; whether there was one."""
+        if self._find(program) is None:
+            return False
+        self.docker.stop(program.name, _GRACE)
+        self.docker.remove(program.name)
+        return True
+
+    def _make_room(self, program: Program) -> None:
+        if self.is_running(program):
+            raise Conflict(f"{program.title} is already running")
+        if self.stop(program):
+            return
+        if self.docker.find(program.name):
+            raise Conflict(f"another container has the name {program.name}: "
+                           f"`docker rename {program.name} …` makes room")
+
+    def _find(self, program: Program) -> dict[str, Any] | None:
+        """The program's container; one of the same name that others made is none."""
+        found = self.docker.find(program.name)
+        return found if found and _LABEL in (found["Config"]["Labels"] or {}) else None
+
+    def install_image(self) -> str:
+        """Make the image of our containers if it is not there; gives its name."""
+        enter = wait.program("enter")
+        digest = hashlib.sha256(enter).hexdigest()
+        if self.docker.image_labels(_image()).get("weavemw.enter") != digest:
+            changes = ('ENTRYPOINT ["/enter"]', f"LABEL {_LABEL}={weavemw.__version__} weavemw.enter={digest}")
+            self.docker.import_image(_image(), _image_root(enter), changes=changes)
+        return _image()
+
+    def remove_old_images(self) -> None:
+        """Remove images that other versions made, but those that something still runs from."""
+        for name in set(self.docker.labelled_images(_LABEL)) - {_image()}:
+            try:
+                self.docker.remove_image(name)
+            except DockerError as error:
+                if error.status != 409:
+                    raise
+
+    def _wait(self, program: Program, container: str, is_ready: Callable[[], bool], limit: float) -> None:
+        deadline = time.monotonic() + limit
+        while not is_ready():
+            found = self.docker.find(container) or {}
+            ended = not found.get("State", {}).get("Running") or found.get("RestartCount")
+            if ended or time.monotonic() > deadline:
+                raise WeaveError(f"{program.title} did not start: {self._last_words(container, found)}")
+            time.sleep(0.05)
+
+    def _last_words(self, container: str, found: Mapping[str, Any]) -> str:
+        said = last_words(self.docker.logs(container, lines=50))
+        code = found.get("State", {}).get("ExitCode")
+        return (said or f"it ended with status {code}, without a word") + (_HINT_NOT_FOUND if code == 127 else "")
+
+
+def container_body(program: Program, arguments: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, Any]:
+    """The body of ``POST /containers/create`` for a program's container (API 1.24 and newer)."""
+    environ = {**environ, "WEAVE_CIDR": "none"}
+    return {
+        "Image": _image(),
+        "Cmd": _python(program.module, *arguments),
+        "Healthcheck": {
+            "Test": ["CMD", "/enter", *_python("weavemw.probe", *arguments)],
+            "Interval": 30 * _SECOND, "Timeout": 15 * _SECOND, "StartPeriod": 30 * _SECOND, "Retries": 3,
+        },
+        "Env": [f"{name}={value}" for name, value in environ.items()],
+        "Labels": {_LABEL: weavemw.__version__},
+        "StopSignal": "SIGTERM",
+        "HostConfig": {
+            "Binds": ["/:/host"],
+            "NetworkMode": "host",
+            "PidMode": "host",
+            "UsernsMode": "host",
+            "ReadonlyRootfs": True,
+            "CapDrop": ["ALL"],
+            "CapAdd": list(program.capabilities),
+            "SecurityOpt": ["no-new-privileges", "apparmor=unconfined", "label=disable"],
+            "RestartPolicy": {"Name": "always"},
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}},
+        },
+    }
+
+
+def python_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """What makes a fresh interpreter find this very package, in a checkout or a home directory too."""
+    package = str(Path(weavemw.__file__).resolve().parents[1])
+    wanted = [package] if package not in site.getsitepackages() else []
+    given = [path for path in environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(path)]
+    path = os.pathsep.join(dict.fromkeys([*given, *wanted]))
+    return {"PYTHONUNBUFFERED": "1"} | ({"PYTHONPATH": path} if path else {})
+
+
+def last_words(log: str) -> str:
+    """The line of a log that says why a program ended: our command's own, or simply the last."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    ours = [line.partition(": ")[2] for line in lines if line.startswith(("weave: ", "weave router: "))]
+    return (ours or lines or [""])[-1]
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Signals that end a command wait until the block is over: what is made is known by then."""
+    came: list[int] = []
+    before = {each: signal.signal(each, lambda number, _: came.append(number))
+              for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
+def _python(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def _image() -> str:
+    return f"weavemw/host:{weavemw.__version__}"
+
+
+def _image_root(enter: bytes) -> bytes:
+    with io.BytesIO() as out, tarfile.open(fileobj=out, mode="w") as tar:
+        host = tarfile.TarInfo("host")
+        host.type, host.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(host)
+        program = tarfile.TarInfo("enter")
+        program.size, program.mode = len(enter), 0o555
+        tar.addfile(program, io.BytesIO(enter))
+        tar.close()
+        return out.getvalue()

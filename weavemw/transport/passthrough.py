@@ -1,0 +1,333 @@
+"""The innermost app: forwards a request to the Docker socket as it came, and the daemon's answer as it came.
+
+Two ways, chosen by the call (:mod:`weavemw.dockerapi.routes`) and by what the
+middlewares around us want to see:
+
+* An **exchange** answers at once: over kept-alive connections on both sides,
+  iterated by the WSGI server.
+* A **tunnel** may take long, stream, or stop being HTTP. The daemon is asked to
+  close the connection after this one response, and both connections go to the
+  relay (:mod:`weavemw.transport.hijack`), so that it costs no thread. The daemon's bytes
+  then reach the client as they are: status line, headers, trailers and all.
+
+Works under any WSGI server, alone or inside other people's middlewares.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from weavemw import context
+from weavemw.dockerapi import routes
+from weavemw.errors import BadRequest, DockerUnreachable
+from weavemw.transport.hijack import nothing
+from weavemw.transport.http1 import HOP_BY_HOP, Headers, ProtocolError, ResponseHead, request_head
+from weavemw.transport.relay import Stream
+from weavemw.transport.upstream import ClientGone, Connection, Upstream
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+    from weavemw.transport.hijack import Offer
+
+__all__ = ["NoAnswerError", "Passthrough"]
+
+_BLOCK = 65536
+#: Methods that may be sent again on another connection (RFC 9110 section 9.2.2),
+#: less those with which something may already have happened at the daemon.
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_HIJACKS = frozenset({"container_attach", "container_attach_ws", "exec_start", "session", "grpc"})
+#: Not forwarded: said anew for the daemon's connection, or settled with the client already.
+_OURS = HOP_BY_HOP | {"host", "content-length", "expect"}
+
+
+class Passthrough:
+    """Forward everything to one :class:`~weavemw.transport.upstream.Upstream`.
+
+    Raises :class:`~weavemw.errors.DockerUnreachable` when there is no daemon.
+    """
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" in environ:
+            raise BadRequest("Content-Length and Transfer-Encoding in one request")  # RFC 9112 section 6.3
+        offer: Offer | None = environ.get(context.HANDOVER)
+        if offer and may_be_hijacked(environ):
+            return self._take_over(environ, start_response, offer)
+        if upgrade_of(environ):
+            raise BadRequest("this connection can't be upgraded: the WSGI server does not give its socket away")
+        if offer and offer.is_untouched_by(start_response) and is_for_relay(environ, offer):
+            return self._tunnel(environ, start_response, offer)
+        return self._exchange(environ, start_response)
+
+    def _take_over(self, environ: WSGIEnvironment, start_response: StartResponse, offer: Offer) -> Iterable[bytes]:
+        """At once, whatever the middlewares around us do: no server can carry what follows a 101."""
+        return self._tunnel(environ, start_response, offer).hand_over()
+
+    def _exchange(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        pooled = self.upstream.idle() if is_repeatable(environ) else None
+        if pooled:
+            try:
+                return self._begun(environ, start_response, pooled)
+            except NoAnswerError:
+                pass  # it went stale after we looked: nothing has been done with the request
+        try:
+            return self._begun(environ, start_response, self.upstream.connect())
+        except NoAnswerError as error:
+            raise DockerUnreachable(f"the Docker daemon gave no proper answer: {error}") from error
+
+    def _begun(self, environ: WSGIEnvironment, start_response: StartResponse, connection: Connection) -> Exchange:
+        offer: Offer | None = environ.get(context.HANDOVER)
+        exchange = Exchange(environ, start_response, connection, self.upstream,
+                            offer if offer and offer.is_untouched_by(start_response) else None)
+        exchange.begin(head_of(environ, close=False))
+        return exchange
+
+    def _tunnel(self, environ: WSGIEnvironment, start_response: StartResponse, offer: Offer) -> Tunnel:
+        tunnel = Tunnel(environ, start_response, self.upstream.connect(), offer=offer)
+        tunnel.send(head_of(environ, close=True))
+        return tunnel
+
+
+class NoAnswerError(DockerUnreachable):
+    """The daemon closed the connection, or spoke something else than HTTP, before there was a response."""
+
+
+class Exchange:
+    """One request at the daemon and its response, as a WSGI iterable.
+
+    :meth:`begin` sends the request and waits for the response's head; iterating
+    without it sends what is left of the request, and waits first. With an
+    ``offer``, it can be handed over instead (:class:`weavemw.transport.hijack.Untouched`).
+    """
+
+    def __init__(self, environ: WSGIEnvironment, start_response: StartResponse, connection: Connection,
+                 pool: Upstream | None = None, offer: Offer | None = None) -> None:
+        self.offer = offer
+        self._environ = environ
+        self._start_response = start_response
+        self._connection = connection
+        self._pool = pool
+        self._head: ResponseHead | None = None
+        self._request: Iterator[bytes] | None = body_pieces(environ) if has_body(environ) else None
+        self._unsent = b""
+        self._ended = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._head is None:
+            self.begin()
+        if self.offer:
+            self._respond()
+        if not self._connection.has_read_of(self._decoder):
+            # An empty piece makes gunicorn send the head before there is a body.
+            yield b""
+        while (piece := self._next()) is not None:
+            yield piece
+
+    def send(self, head: bytes) -> None:
+        """Send the request's head."""
+        with self._closing_on_error():
+            self._connection.send(head)
+
+    def begin(self, head_to_send: bytes = b"") -> None:
+        """Send the request, read the response's head, and start the response unless it may be handed over."""
+        with self._closing_on_error():
+            if head_to_send:
+                self._connection.send(head_to_send)
+            while self._send_more():
+                pass
+            head = self._head = self._connection.read_head(self._wait)
+            self._decoder, self._body = self._connection.body(self._environ["REQUEST_METHOD"], head)
+        self._keeps_alive = head.keeps_alive and (self._request is None or head.status < 400)
+        if head.status >= 400:
+            self._request = None  # refused: the rest of the request is of no use
+        if not self.offer:
+            self._respond()
+
+    def hand_over(self) -> Iterable[bytes]:
+        """Send a response that is all there as it came; any other is left to the server."""
+        assert self.offer  # who hands over has found it here
+        assert self._head  # begin() read it
+        if not self.offer.may_answer or self._request or self._head.get("connection"):
+            return self
+        body = self._connection.rest_of(self._decoder)
+        if body is None:
+            return self
+        self.close()
+        self.offer.answer(self._head, body)
+        return ()
+
+    def close(self) -> None:
+        """End the request at the daemon, or keep the connection if the response was read to its end."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._pool and self._head and self._decoder.done and self._keeps_alive and not self._request:
+            self._pool.keep(self._connection)
+        else:
+            self._connection.close()
+
+    def _next(self) -> bytes | None:
+        """The next piece of body; sends what is left of the request while the daemon says nothing."""
+        while self._send_more():
+            pass
+        return next(self._body, None)
+
+    def _respond(self) -> None:
+        assert self._head is not None  # begin() read it
+        self._start_response(self._head.status_line, end_to_end(self._head))
+
+    def _send_more(self) -> bool:
+        """Send a piece of the request's body; False once it is sent, or the daemon has something to say."""
+        if self._request is None or self._connection.has_bytes:
+            return False
+        self._unsent = self._unsent or next(self._request, b"")
+        if not self._unsent:
+            self._request = None
+            return False
+        try:
+            self._unsent = self._unsent[self._connection.send_some(self._unsent) :]
+        except BrokenPipeError:
+            self._request = None  # the daemon has heard enough: its answer says why
+        return self._request is not None
+
+    @contextmanager
+    def _closing_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except ClientGone:
+            self.close()
+            raise
+        except (ConnectionError, ProtocolError) as error:
+            self.close()
+            raise NoAnswerError(str(error)) from error
+
+    def _wait(self) -> None:
+        offer: Offer | None = self._environ.get(context.HANDOVER)
+        self._connection.wait(offer.client_fd if offer else None)
+
+
+class Tunnel(Exchange):
+    """An exchange that goes to the relay when it is handed over; its offer is a must."""
+
+    def hand_over(self) -> Iterable[bytes]:
+        """Give both connections to the relay, with whatever is left of the request's body."""
+        assert self.offer  # it was made with one
+        if not self.offer.has_body_of(self._environ):
+            while self._send_more():
+                pass
+        self._ended = True
+        client, read_ahead = self.offer.take()
+        call = routes.call_of(self._environ)
+        self.offer.hand_over(Stream(client, self._connection.sock, to_upstream=read_ahead,
+                                    call=call.name if call else ""))
+        return nothing(self._start_response, "101 Switching Protocols" if upgrade_of(self._environ) else "200 OK")
+
+
+def may_be_hijacked(environ: WSGIEnvironment) -> bool:
+    """Whether the connection may stop being HTTP; old clients attach without asking for an upgrade."""
+    call = routes.call_of(environ)
+    return bool(upgrade_of(environ)) or (call is not None and call.name in _HIJACKS)
+
+
+def upgrade_of(environ: WSGIEnvironment) -> str:
+    """The protocol that a client asks to go on with, empty if none.
+
+    Calls that we know, and that the daemon never upgrades, are not asked to
+    (RFC 9110 section 7.8): what changes their answer must get to see it.
+    """
+    call = routes.call_of(environ)
+    wanted: str = environ.get("HTTP_UPGRADE", "")
+    return wanted if call is None or call.name in _HIJACKS else ""
+
+
+def is_for_relay(environ: WSGIEnvironment, offer: Offer) -> bool:
+    """Whether this request is better off without a thread. A server with one thread can't wait for anything."""
+    call = routes.call_of(environ)
+    return not offer.may_block or call is None or not call.answers_shortly
+
+
+def is_repeatable(environ: WSGIEnvironment) -> bool:
+    """Whether the request may be sent again if a connection breaks under it."""
+    return environ["REQUEST_METHOD"] in _SAFE and not has_body(environ)
+
+
+def has_body(environ: WSGIEnvironment) -> bool:
+    """Whether the request says that a body follows."""
+    return "HTTP_TRANSFER_ENCODING" in environ or environ.get("CONTENT_LENGTH") not in (None, "", "0")
+
+
+def head_of(environ: WSGIEnvironment, *, close: bool) -> bytes:
+    """The head to send to the daemon: the client's, but for what concerns the connection."""
+    upgrade = upgrade_of(environ)
+    connection = [token for token, said in (("Upgrade", upgrade), ("close", close)) if said]
+    headers = [("Host", "docker"), *forwarded_headers(environ), *framing(environ)]
+    if connection:
+        headers.append(("Connection", ", ".join(connection)))
+    if upgrade:
+        headers.append(("Upgrade", upgrade))
+    return request_head(environ["REQUEST_METHOD"], routes.target_of(environ), headers, environ["SERVER_PROTOCOL"])
+
+
+def forwarded_headers(environ: WSGIEnvironment) -> Headers:
+    """The end-to-end headers; those that the server kept one by one stay so, unless a middleware changed them."""
+    found: Headers = [("Content-Type", environ["CONTENT_TYPE"])] if environ.get("CONTENT_TYPE") else []
+    one_by_one = _grouped(environ.get(context.HEADERS, ()))
+    for key, joined in environ.items():
+        if name := _header_name(key):
+            values = one_by_one.get(name, ())
+            found += [(name, value) for value in values] if ",".join(values) == joined else [(name, joined)]
+    return found
+
+
+def _grouped(headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    for name, value in headers:
+        values.setdefault(_title(name), []).append(value)
+    return values
+
+
+@functools.lru_cache(1024)
+def _header_name(key: str) -> str:
+    """The header that a key of ``environ`` stands for; empty for what is not forwarded."""
+    name = _title(key[5:].replace("_", "-")) if key.startswith("HTTP_") else ""
+    return "" if name.lower() in _OURS else name
+
+
+@functools.lru_cache(1024)
+def _title(name: str) -> str:
+    return name.title()
+
+
+def framing(environ: WSGIEnvironment) -> Headers:
+    """How the body is delimited towards the daemon: as it is towards us."""
+    if "HTTP_TRANSFER_ENCODING" in environ:
+        return [("Transfer-Encoding", "chunked")]
+    length = environ.get("CONTENT_LENGTH")
+    return [("Content-Length", length)] if length else []
+
+
+def body_pieces(environ: WSGIEnvironment) -> Iterator[bytes]:
+    """The request's body in the framing that :func:`framing` announces, block by block."""
+    chunked = "HTTP_TRANSFER_ENCODING" in environ
+    left = None if chunked else int(environ["CONTENT_LENGTH"])
+    read: Any = environ["wsgi.input"].read
+    while left is None or left > 0:
+        data: bytes = read(_BLOCK if left is None else min(_BLOCK, left))
+        if not data:
+            break
+        left = left if left is None else left - len(data)
+        yield b"%x\r\n%b\r\n" % (len(data), data) if chunked else data
+    if chunked:
+        yield b"0\r\n\r\n"
+
+
+def end_to_end(head: ResponseHead) -> Headers:
+    """A response's headers without those that speak of the daemon's connection."""
+    named = {token.strip().lower() for token in head.get("connection").split(",")}
+    return [(name, value) for name, value in head.headers if name.lower() not in HOP_BY_HOP | named]

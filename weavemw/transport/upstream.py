@@ -1,0 +1,178 @@
+"""Connections to the Docker socket: opened, pooled, and what one request and its response do on them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+
+from weavemw.errors import DockerUnreachable
+from weavemw.transport.http1 import BodyDecoder, ProtocolError, ResponseHead, decoder_for
+
+__all__ = ["ClientGone", "Connection", "Upstream"]
+
+_BLOCK = 65536
+_IDLE_AT_MOST = 32
+
+
+class ClientGone(ConnectionResetError):
+    """The client closed its connection while we waited for the daemon."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ECONNRESET, "the client closed its connection")
+
+
+class Upstream:
+    """The socket of one daemon, with a pool of idle connections.
+
+    The pool belongs to the socket file that is there now: if the file is
+    replaced (a daemon restarted), connections to the old one are dropped.
+    Thread-safe; nothing is opened before the first request.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._idle: list[Connection] = []
+        self._file: tuple[int, int] = (0, 0)
+        self._lock = threading.Lock()
+        weakref.finalize(self, _close_all, self._idle)
+
+    def connect(self) -> Connection:
+        """A new connection; raises :class:`~weavemw.errors.DockerUnreachable`."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.connect(self.path)
+        except OSError as error:
+            sock.close()
+            raise DockerUnreachable(f"Cannot connect to the Docker daemon at unix://{self.path}: {error.strerror}. "
+                                    "Is the docker daemon running?") from error
+        return Connection(sock)
+
+    def idle(self) -> Connection | None:
+        """A pooled connection that looks alive, if there is one."""
+        self._forget_replaced_socket()
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                connection = self._idle.pop()
+            if connection.is_quiet:
+                return connection
+            connection.close()
+
+    def keep(self, connection: Connection) -> None:
+        """Put a connection back whose response has been read to its end."""
+        with self._lock:
+            if len(self._idle) < _IDLE_AT_MOST:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        with self._lock:
+            _close_all(self._idle)
+
+    def _forget_replaced_socket(self) -> None:
+        try:
+            found = os.stat(self.path)
+            file = (found.st_ino, found.st_ctime_ns)
+        except OSError:
+            file = (0, 0)
+        if file != self._file:
+            self._file = file
+            self.close()
+
+
+def _close_all(connections: list[Connection]) -> None:
+    while connections:
+        connections.pop().close()
+
+
+class Connection:
+    """One connection to the daemon, in the hands of one thread."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._buffer = b""
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether neither bytes nor an end wait to be read: then it can carry a request."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return not poll.poll(0)
+
+    @property
+    def has_bytes(self) -> bool:
+        """Whether the daemon has said something, or hung up."""
+        return bool(self._buffer) or not self.is_quiet
+
+    def send(self, data: bytes) -> None:
+        """Send all of it, blocking."""
+        self.sock.sendall(data)
+
+    def send_some(self, data: bytes) -> int:
+        """Send what can be sent at once; waits for room, but no longer than until the daemon says something."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN | select.POLLOUT)
+        [(_, ready)] = poll.poll()
+        return 0 if ready & select.POLLIN else self.sock.send(data, socket.MSG_DONTWAIT)
+
+    def wait(self, client_fd: int | None = None) -> None:
+        """Block until the daemon says something; raises :class:`ClientGone` if the client leaves first."""
+        if self._buffer:
+            return
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        if client_fd is not None:
+            poll.register(client_fd, select.POLLRDHUP)
+        ready = dict(poll.poll())
+        if self.sock.fileno() not in ready:
+            raise ClientGone
+
+    def read_head(self, wait: Callable[[], None]) -> ResponseHead:
+        """The next response head that is not an interim one (RFC 9110 section 15.2); 101 is final."""
+        while True:
+            head = ResponseHead.parse(self._read_until_empty_line(wait))
+            if head.status >= 200 or head.status == 101:
+                return head
+
+    def body(self, method: str, head: ResponseHead) -> tuple[BodyDecoder, Iterator[bytes]]:
+        """How the body is framed, and its pieces as they arrive."""
+        decoder = decoder_for(method, head)
+        return decoder, self._pieces(decoder)
+
+    def has_read_of(self, decoder: BodyDecoder) -> bool:
+        """Whether the next piece of a body (or its end) was read with the head, so that it need not be waited for."""
+        return decoder.done or (bool(self._buffer) and decoder.length is not None)
+
+    def rest_of(self, decoder: BodyDecoder) -> bytes | None:
+        """A whole body if all of it was read with the head, else ``None``; the response is over then."""
+        if decoder.length != len(self._buffer):
+            return None
+        body, self._buffer = self._buffer, b""
+        return body if decoder.done else b"".join(decoder.feed(body))
+
+    def close(self) -> None:
+        """Close it; closing twice is no error."""
+        self.sock.close()
+
+    def _read_until_empty_line(self, wait: Callable[[], None]) -> bytes:
+        while b"\r\n\r\n" not in self._buffer:
+            wait()
+            data = self.sock.recv(_BLOCK)
+            if not data:
+                raise ProtocolError("the daemon closed the connection without an answer")
+            self._buffer += data
+        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        return head
+
+    def _pieces(self, decoder: BodyDecoder) -> Iterator[bytes]:
+        while not decoder.done:
+            data, self._buffer = self._buffer or self.sock.recv(_BLOCK), b""
+            yield from decoder.feed(data)

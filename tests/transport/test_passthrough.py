@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from fakedaemon import FakeDaemon, Request
+from fakedaemon import plain as plain_answer
 
 GUNICORN = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--limit-request-line", "0",
             "--limit-request-field_size", "1048576", "--graceful-timeout", "2"]
@@ -443,7 +444,7 @@ def echo_upgraded(request: Request) -> None:
     """Upgrade, echo until EOF, then say how much it was."""
     request.read_body()
     request.connection.sendall(UPGRADED)
-    data, total = request.rest, 0
+    data, total = request.rest or request.connection.recv(1 << 20), 0
     while data:
         total += len(data)
         request.connection.sendall(data)
@@ -466,7 +467,7 @@ def test_upgrade(proxy, target):
         client.shutdown(socket.SHUT_WR)
         assert read_all(client) == b"total 10", "and nothing follows"
     sent = proxy.daemon.requests[-1]
-    assert (sent.header("upgrade"), sent.header("connection")) == ("tcp", "Upgrade, close")
+    assert (sent.header("upgrade"), sent.header("connection")) == ("tcp", "Upgrade")
 
 
 @pytest.mark.parametrize(("method", "target"), [("POST", "/containers/create"), ("POST", "/containers/x/start"),
@@ -476,6 +477,51 @@ def test_calls_that_are_never_upgraded_are_not_asked_to_be(proxy, method, target
     answer = proxy.get(target, "Connection: Upgrade, close", "Upgrade: tcp", method=method)
     assert answer.startswith(b"HTTP/1.1 200 OK")
     assert proxy.daemon.requests[-1].header("upgrade") is None
+
+
+def test_nothing_passes_behind_an_upgrade_that_is_refused(proxy):
+    """The daemon keeps its connection: what the client sends next is read by the server, never by the daemon alone."""
+    def handler(request: Request) -> None:
+        if request.path == "/containers/x/attach":
+            request.read_body()
+            request.answer(b'{"message":"No such container: x"}', "404 Not Found")
+        else:
+            plain_answer(request)
+
+    proxy.daemon.handlers[""] = handler
+    with proxy.connect() as client:
+        client.sendall(request("POST", "/containers/x/attach", "Connection: Upgrade", "Upgrade: tcp", body=b"{}")
+                       + request("POST", "/containers/create", "Connection: close", body=b"{}"))
+        assert b" 404 Not Found\r\n" in read_until(client, b"No such container: x")
+        read_all(client)
+    first, *others = proxy.daemon.requests
+    assert all(seen.connection is not first.connection for seen in others)
+
+
+def test_a_refused_upgrade_leaves_the_connection(plain):
+    """The answer is an ordinary one, and the next request is another."""
+    plain.daemon.handlers["/containers/x/attach"] = lambda request: request.answer(b"no", "409 Conflict")
+    with plain.connect() as client:
+        for _ in range(2):
+            client.sendall(request("POST", "/containers/x/attach", "Connection: Upgrade", "Upgrade: tcp"))
+            assert b" 409 Conflict\r\n" in read_until(client, b"\r\n\r\nno")
+        client.sendall(request("GET", "/info"))
+        assert b" 200 OK" in read_until(client, b"{}")
+
+
+def test_an_engine_that_hijacks_without_101(proxy):
+    """Asked for an upgrade, some answer 200 and go on raw all the same: the response ends with the connection."""
+    def handler(request: Request) -> None:
+        request.connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n")
+        request.connection.sendall(b"out: " + request.connection.recv(100))
+        raise ConnectionError
+
+    proxy.daemon.handlers["/containers/x/attach"] = handler
+    with proxy.connect() as client:
+        client.sendall(request("POST", "/containers/x/attach", "Connection: Upgrade", "Upgrade: tcp"))
+        read_until(client, b"raw-stream\r\n\r\n")
+        client.sendall(b"in")
+        assert read_all(client) == b"out: in"
 
 
 def test_attach_without_asking_for_an_upgrade(proxy):
@@ -571,6 +617,24 @@ def wait_for_end(request: Request, left: threading.Event) -> None:
             time.sleep(0.02)
     except ConnectionError:
         left.set()
+
+
+@pytest.mark.parametrize("target", ["/info", "/containers/create", "/containers/x/rename"])
+def test_client_that_half_closes_gets_its_answer(proxy, target):
+    """As `printf … | socat - UNIX:…` and `nc -N` do: what took effect is answered."""
+    half_closed = threading.Event()
+
+    def answer_late(request: Request) -> None:
+        assert half_closed.wait(5)
+        time.sleep(0.1)
+        plain_answer(request)
+
+    proxy.daemon.handlers[target] = answer_late
+    with proxy.connect() as client:
+        client.sendall(request("POST", target, body=b"{}"))
+        client.shutdown(socket.SHUT_WR)
+        half_closed.set()
+        assert read_all(client).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 def test_daemon_that_leaves_ends_the_stream(proxy):

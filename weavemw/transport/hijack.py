@@ -77,9 +77,12 @@ class Offer:
         return environ["wsgi.input"] is self.input and environ.get("CONTENT_LENGTH") == self.content_length
 
     def client_gone(self) -> bool:
-        """Whether the client has closed its connection."""
+        """Whether the client has closed its connection in both directions; with half of it, it can still be answered.
+
+        By TCP both look the same until something is sent.
+        """
         poll = select.poll()
-        poll.register(self.client_fd, select.POLLRDHUP)
+        poll.register(self.client_fd, 0)  # POLLHUP and POLLERR are always told
         return bool(poll.poll(0))
 
     def take(self) -> tuple[socket.socket, bytes]:

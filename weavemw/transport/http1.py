@@ -81,6 +81,8 @@ class BodyDecoder:
     """A response's body out of the bytes of its connection; ``done`` once the body has ended."""
 
     done = False
+    #: Whether the body ends with the connection, which then carries nothing else (RFC 9112 section 6.3, case 8).
+    ends_with_connection = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The pieces of body that these bytes hold; empty ``data`` is the end of the connection."""
@@ -112,6 +114,8 @@ class _Length(BodyDecoder):
 
 
 class _UntilClose(BodyDecoder):
+    ends_with_connection = True
+
     def feed(self, data: bytes) -> Iterator[bytes]:
         self.done = not data
         if data:

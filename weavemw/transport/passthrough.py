@@ -1,6 +1,6 @@
 """The innermost app: forwards a request to the Docker socket as it came, and the daemon's answer as it came.
 
-Two ways, chosen by the call (:mod:`weavemw.dockerapi.routes`) and by what the
+Three ways, chosen by the call (:mod:`weavemw.dockerapi.routes`) and by what the
 middlewares around us want to see:
 
 * An **exchange** answers at once: over kept-alive connections on both sides,
@@ -9,6 +9,10 @@ middlewares around us want to see:
   close the connection after this one response, and both connections go to the
   relay (:mod:`weavemw.transport.hijack`), so that it costs no thread. The daemon's bytes
   then reach the client as they are: status line, headers, trailers and all.
+* An **upgrade** is an exchange until the daemon has agreed to it. The daemon keeps
+  a connection that it does not upgrade, and would read what the client sends next
+  as a request that no middleware has seen. So the two are joined only once the
+  daemon's answer says that HTTP is over on its connection.
 
 Works under any WSGI server, alone or inside other people's middlewares.
 """
@@ -57,17 +61,24 @@ class Passthrough:
         if environ.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" in environ:
             raise BadRequest("Content-Length and Transfer-Encoding in one request")  # RFC 9112 section 6.3
         offer: Offer | None = environ.get(context.HANDOVER)
-        if offer and may_be_hijacked(environ):
-            return self._take_over(environ, start_response, offer)
         if upgrade_of(environ):
-            raise BadRequest("this connection can't be upgraded: the WSGI server does not give its socket away")
+            return self._upgrade(environ, start_response, offer)
+        if offer and is_hijacked(environ):
+            # At once, whatever the middlewares around us do: no server can carry what follows.
+            return self._tunnel(environ, start_response, offer).hand_over()
         if offer and offer.is_untouched_by(start_response) and is_for_relay(environ, offer):
             return self._tunnel(environ, start_response, offer)
         return self._exchange(environ, start_response)
 
-    def _take_over(self, environ: WSGIEnvironment, start_response: StartResponse, offer: Offer) -> Iterable[bytes]:
-        """At once, whatever the middlewares around us do: no server can carry what follows a 101."""
-        return self._tunnel(environ, start_response, offer).hand_over()
+    def _upgrade(self, environ: WSGIEnvironment, start_response: StartResponse,
+                 offer: Offer | None) -> Iterable[bytes]:
+        if not offer:
+            raise BadRequest("this connection can't be upgraded: the WSGI server does not give its socket away")
+        exchange = Exchange(environ, start_response, self.upstream.connect(), offer=offer)
+        exchange.begin(head_of(environ, close=False))
+        if exchange.is_hijacked:
+            return exchange.join()
+        return exchange if offer.is_untouched_by(start_response) else exchange.without_offer()
 
     def _exchange(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         pooled = self.upstream.idle() if is_repeatable(environ) else None
@@ -76,10 +87,7 @@ class Passthrough:
                 return self._begun(environ, start_response, pooled)
             except NoAnswerError:
                 pass  # it went stale after we looked: nothing has been done with the request
-        try:
-            return self._begun(environ, start_response, self.upstream.connect())
-        except NoAnswerError as error:
-            raise DockerUnreachable(f"the Docker daemon gave no proper answer: {error}") from error
+        return self._begun(environ, start_response, self.upstream.connect())
 
     def _begun(self, environ: WSGIEnvironment, start_response: StartResponse, connection: Connection) -> Exchange:
         offer: Offer | None = environ.get(context.HANDOVER)
@@ -162,6 +170,30 @@ class Exchange:
         self.offer.answer(self._head, body)
         return ()
 
+    @property
+    def is_hijacked(self) -> bool:
+        """Whether HTTP is over on the daemon's connection: by a 101, or as an engine does that knows no 101."""
+        assert self._head  # begin() read it
+        return self._head.status == 101 or (self._decoder.ends_with_connection and is_hijacked(self._environ))
+
+    def join(self) -> Iterable[bytes]:
+        """Give both connections to the relay, from the response's head on."""
+        assert self.offer  # it was made with one
+        assert self._head  # begin() read it
+        self._ended = True
+        client, read_ahead = self.offer.take()
+        self.offer.hand_over(Stream(
+            client, self._connection.sock, to_upstream=self._unsent + read_ahead,
+            to_client=b"%b\r\n\r\n%b" % (self._head.raw, self._connection.take_read()),
+            call=_name_of(self._environ), code=str(self._head.status)))
+        return nothing(self._start_response, self._head.status_line)
+
+    def without_offer(self) -> Exchange:
+        """Begin the response: what is around us wants to see it, or is the server."""
+        self.offer = None
+        self._respond()
+        return self
+
     def close(self) -> None:
         """End the request at the daemon, or keep the connection if the response was read to its end."""
         if self._ended:
@@ -205,7 +237,7 @@ class Exchange:
             raise
         except (ConnectionError, ProtocolError) as error:
             self.close()
-            raise NoAnswerError(str(error)) from error
+            raise NoAnswerError(f"the Docker daemon gave no proper answer: {error}") from error
 
     def _wait(self) -> None:
         offer: Offer | None = self._environ.get(context.HANDOVER)
@@ -223,16 +255,19 @@ class Tunnel(Exchange):
                 pass
         self._ended = True
         client, read_ahead = self.offer.take()
-        call = routes.call_of(self._environ)
         self.offer.hand_over(Stream(client, self._connection.sock, to_upstream=read_ahead,
-                                    call=call.name if call else ""))
-        return nothing(self._start_response, "101 Switching Protocols" if upgrade_of(self._environ) else "200 OK")
+                                    call=_name_of(self._environ)))
+        return nothing(self._start_response)
 
 
-def may_be_hijacked(environ: WSGIEnvironment) -> bool:
-    """Whether the connection may stop being HTTP; old clients attach without asking for an upgrade."""
+def is_hijacked(environ: WSGIEnvironment) -> bool:
+    """Whether the call is one whose connection stops being HTTP; old clients attach without asking for an upgrade."""
+    return _name_of(environ) in _HIJACKS
+
+
+def _name_of(environ: WSGIEnvironment) -> str:
     call = routes.call_of(environ)
-    return bool(upgrade_of(environ)) or (call is not None and call.name in _HIJACKS)
+    return call.name if call else ""
 
 
 def upgrade_of(environ: WSGIEnvironment) -> str:
@@ -265,12 +300,12 @@ def has_body(environ: WSGIEnvironment) -> bool:
 def head_of(environ: WSGIEnvironment, *, close: bool) -> bytes:
     """The head to send to the daemon: the client's, but for what concerns the connection."""
     upgrade = upgrade_of(environ)
-    connection = [token for token, said in (("Upgrade", upgrade), ("close", close)) if said]
     headers = [("Host", "docker"), *forwarded_headers(environ), *framing(environ)]
-    if connection:
-        headers.append(("Connection", ", ".join(connection)))
     if upgrade:
-        headers.append(("Upgrade", upgrade))
+        # Alone: with "Upgrade, close" Podman does not upgrade.
+        headers += [("Connection", "Upgrade"), ("Upgrade", upgrade)]
+    elif close:
+        headers.append(("Connection", "close"))
     return request_head(environ["REQUEST_METHOD"], routes.target_of(environ), headers, environ["SERVER_PROTOCOL"])
 
 

@@ -3,8 +3,9 @@
 A stream is a client's connection and the daemon's connection that answers it,
 joined byte for byte in both directions; each direction ends on its own (half-close).
 What is in a stream was decided before it came here: the request's head is on its
-way to the daemon, and it asked the daemon to close after this one response. So
-nothing is parsed here, and nothing after the response can reach the daemon.
+way to the daemon, and either it asked the daemon to close after this one response,
+or the daemon's answer says that its connection is HTTP no more. So nothing is
+parsed here, and nothing after the response can reach the daemon as a request.
 
 Bytes are copied by the kernel, ``splice(2)`` by way of a pipe. A pipe is only lent
 to a direction while there is something in it, so a quiet stream costs its two
@@ -161,7 +162,10 @@ class Flow:
 
 
 class Stream:
-    """A client's connection and the daemon's, joined; ``call`` is the call's name, ``code`` the answer's status."""
+    """A client's connection and the daemon's, joined; ``call`` is the call's name, ``code`` the answer's status.
+
+    What was read of the two already is in ``to_upstream`` and ``to_client``.
+    """
 
     __slots__ = (
         "call",
@@ -177,13 +181,13 @@ class Stream:
     )
 
     def __init__(self, client: socket.socket, upstream: socket.socket, to_upstream: bytes = b"",
-                 *, call: str = "") -> None:
+                 to_client: bytes = b"", *, call: str = "", code: str | None = None) -> None:
         self.client = client
         self.upstream = upstream
         self.up = Flow(client, upstream, to_upstream)
-        self.down = Flow(upstream, client)
+        self.down = Flow(upstream, client, to_client)
         self.call = call
-        self.code: str | None = None
+        self.code = code
         self.counted = False
         self.client_gone = False
         self.upstream_gone = False

@@ -124,13 +124,17 @@ class Connection:
         return 0 if ready & select.POLLIN else self.sock.send(data, socket.MSG_DONTWAIT)
 
     def wait(self, client_fd: int | None = None) -> None:
-        """Block until the daemon says something; raises :class:`ClientGone` if the client leaves first."""
+        """Block until the daemon says something; raises :class:`ClientGone` if the client leaves first.
+
+        There is no time limit, as a client of the daemon's own has none. A client
+        that only half-closes is still there: it waits for its answer.
+        """
         if self._buffer:
             return
         poll = select.poll()
         poll.register(self.sock, select.POLLIN)
         if client_fd is not None:
-            poll.register(client_fd, select.POLLRDHUP)
+            poll.register(client_fd, 0)  # POLLHUP and POLLERR are always told
         ready = dict(poll.poll())
         if self.sock.fileno() not in ready:
             raise ClientGone
@@ -157,6 +161,11 @@ class Connection:
             return None
         body, self._buffer = self._buffer, b""
         return body if decoder.done else b"".join(decoder.feed(body))
+
+    def take_read(self) -> bytes:
+        """What was read of the connection and is nobody's yet."""
+        data, self._buffer = self._buffer, b""
+        return data
 
     def close(self) -> None:
         """Close it; closing twice is no error."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from fakedaemon import FakeDaemon
 from werkzeug.middleware.lint import LintMiddleware
 from werkzeug.test import Client
 
+import weavemw.app
 from weavemw.app import build
 from weavemw.settings import Settings
 
@@ -32,6 +34,39 @@ assert [event for event in touched if "::1" not in str(event) and "family=10" no
 def test_building_touches_neither_docker_nor_network():
     """Importing the package and building the stack open no socket, start no thread and no process."""
     subprocess.run([sys.executable, "-c", TOUCHES_NOTHING], check=True, timeout=60, cwd=Path(__file__).parents[1])
+
+
+IMPORTED = """
+import os, sys
+os.environ = os.environb = None
+import weavemw.app
+assert "proxy" not in vars(weavemw.app)
+"""
+
+
+def test_importing_reads_no_environment():
+    """What it holds counts when the proxy is first asked for."""
+    subprocess.run([sys.executable, "-c", IMPORTED], check=True, timeout=60, cwd=Path(__file__).parents[1])
+
+
+def test_the_proxy_is_made_when_it_is_asked_for():
+    """Once, in a shell that leads to the proxy too, with one line of warning; what can't be used raises then."""
+    asked = "import_app('weavemw.app:proxy')"
+    script = f"from gunicorn.util import import_app; assert {asked} is {asked}"
+    environ = {**os.environ, "DOCKER_HOST": "tcp://127.0.0.1:12375"}
+    done = subprocess.run([sys.executable, "-c", script], check=True, timeout=60, cwd=Path(__file__).parents[1],
+                          env=environ, capture_output=True, text=True)
+    assert done.stderr.count("\n") == 1
+    assert "DOCKER_HOST is tcp://127.0.0.1:12375" in done.stderr
+    refused = subprocess.run([sys.executable, "-c", script], check=False, timeout=60, cwd=Path(__file__).parents[1],
+                             env={**environ, "WEAVEMW_DOCKER_HOST": "tcp://vm:1"}, capture_output=True, text=True)
+    assert "only unix:///path is supported" in refused.stderr
+
+
+def test_it_has_nothing_else_to_give():
+    """A typing error is an AttributeError, as with any module."""
+    with pytest.raises(AttributeError, match="has no attribute 'proxi'"):
+        _ = weavemw.app.proxi
 
 
 @pytest.fixture

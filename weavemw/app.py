@@ -2,7 +2,8 @@
 
 The stack is read inside out: the passthrough app forwards to Docker, and each
 middleware around it adds one thing. Building it touches neither Docker nor the
-network.
+network. ``proxy`` is made of the environment when it is first asked for;
+importing this module reads nothing.
 """
 
 from __future__ import annotations
@@ -86,5 +87,18 @@ class WithWatcher:
                 self._started = True
 
 
-_settings = Settings.from_environ(os.environ)
-proxy = WithWatcher(build(_settings, assembly.tally(_settings.run_dir)), _settings)
+if TYPE_CHECKING:
+    proxy: WithWatcher
+
+_making = threading.Lock()
+
+
+def __getattr__(name: str) -> WithWatcher:
+    """``proxy``; raises :class:`~weavemw.errors.SettingsError` if the environment holds what can't be used."""
+    if name != "proxy":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with _making:
+        if "proxy" not in globals():
+            settings = Settings.from_environ(os.environ)
+            globals()["proxy"] = WithWatcher(build(settings, assembly.tally(settings.run_dir)), settings)
+    return globals()["proxy"]  # type: ignore[no-any-return]

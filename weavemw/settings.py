@@ -10,16 +10,21 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from weavemw.dockerapi import hosts
 from weavemw.errors import SettingsError
 
-__all__ = ["DEFAULT_LISTENERS", "ENVIRONMENT", "PREFIX", "Settings", "nearest", "settings_in", "sources_in"]
+__all__ = ["DEFAULT_LISTENERS", "ENVIRONMENT", "PREFIX", "Engine", "Settings", "engine_in", "nearest", "points_at",
+           "settings_in", "sources_in"]
+
+log = logging.getLogger(__name__)
 
 #: Where the proxy listens unless told otherwise (the original's manual).
 DEFAULT_LISTENERS = ("unix:///var/run/weave.sock", "tcp://0.0.0.0:12375")
@@ -132,13 +137,61 @@ class Settings:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
-        """Make settings from environment variables; unknown variables are not ours to judge."""
-        return cls.from_mapping(settings_in(environ))
+        """Make settings from environment variables; unknown variables are not ours to judge.
+
+        Logs a warning if ``DOCKER_HOST`` can't be the engine and the default is used (see :func:`engine_in`).
+        """
+        named = cls.from_mapping(settings_in({**environ, "DOCKER_HOST": ""}))
+        if "docker_host" in settings_in({**environ, "DOCKER_HOST": ""}):
+            return named
+        engine = engine_in(environ, named.listeners)
+        if engine.ignored:
+            log.warning("%s", engine.warning(named.docker_host))
+        return cls.from_mapping(settings_in({**environ, "DOCKER_HOST": engine.host}))
 
     def to_environ(self) -> dict[str, str]:
         """The environment that :meth:`from_environ` reads these settings from."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {PREFIX + name.upper(): _text(value) for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The engine that an environment means (empty: the default), and a ``DOCKER_HOST`` that was ignored for it."""
+
+    host: str
+    ignored: str = ""
+
+    def warning(self, used: str) -> str:
+        """What to say of the ``DOCKER_HOST`` that was ignored; ``used`` is the engine that is used instead."""
+        return f"DOCKER_HOST is {self.ignored}, which is no Docker Engine's socket on this machine: {used} is used"
+
+
+def engine_in(environ: Mapping[str, str], listeners: Sequence[str] = (),
+              proxy: Mapping[str, Any] | None = None) -> Engine:
+    """The engine in a shell whose ``DOCKER_HOST`` may lead to a proxy, as ``weave env`` makes it. Pure.
+
+    ``listeners`` are those of the proxy that is to serve, ``proxy`` is what a running one says of itself. TCP is
+    never the engine: weave works on the machine that Docker runs on.
+    """
+    host = environ.get("DOCKER_HOST", "")
+    if proxy and points_at(host, proxy.get("listeners", ())):
+        return Engine(str(proxy["docker_host"]))
+    ours = (*listeners, *DEFAULT_LISTENERS)
+    if "ORIG_DOCKER_HOST" in environ and (not host.startswith("unix:") or points_at(host, ours)):
+        host = environ["ORIG_DOCKER_HOST"]
+    if host.startswith("tcp:") or points_at(host, ours):
+        return Engine("", ignored=host)
+    return Engine(host)
+
+
+def points_at(docker_host: str, listeners: Iterable[str]) -> bool:
+    """Whether a ``DOCKER_HOST`` is one of these listeners."""
+    try:
+        there = hosts.parse(docker_host)
+    except SettingsError:
+        return False
+    return any(hosts.same_host(there, hosts.parse(listener)) for listener in listeners)
 
 
 def settings_in(environ: Mapping[str, str]) -> dict[str, str]:

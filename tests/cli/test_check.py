@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from weavemw.cli.check import Way, check_shell, complaint, way_of
+from weavemw.cli.check import Target, check_shell, complaint, target_of
 from weavemw.dockerapi.hosts import Tcp, parse
 from weavemw.errors import WeaveError
 
@@ -17,30 +17,31 @@ _LISTENERS = [parse("/run/w.sock"), parse("tcp://0.0.0.0:12375")]
 _PROXY = "tcp://127.0.0.1:12375"
 
 
-@pytest.mark.parametrize(("environ", "config", "way"), [
-    pytest.param({"DOCKER_HOST": _PROXY, "DOCKER_CONTEXT": "x"}, {}, Way(_PROXY, "DOCKER_HOST"), id="the host first"),
-    pytest.param({"DOCKER_HOST": _PROXY, "DOCKER_TLS_VERIFY": "1"}, {}, Way(_PROXY, "DOCKER_HOST", tls=True), id="TLS"),
-    pytest.param({"DOCKER_CONTEXT": "x"}, {"currentContext": "y"}, Way("", "DOCKER_CONTEXT (x)"), id="a context"),
-    pytest.param({}, {"currentContext": "y"}, Way("", "`docker context use y`"), id="the context in use"),
-    pytest.param({}, {}, Way("", "default, since DOCKER_HOST is not set"), id="nothing said"),
+@pytest.mark.parametrize(("environ", "config", "target"), [
+    pytest.param({"DOCKER_HOST": _PROXY, "DOCKER_CONTEXT": "x"}, {}, Target(_PROXY, "DOCKER_HOST"), id="host first"),
+    pytest.param({"DOCKER_HOST": _PROXY, "DOCKER_TLS_VERIFY": "1"}, {}, Target(_PROXY, "DOCKER_HOST", tls=True),
+                 id="TLS"),
+    pytest.param({"DOCKER_CONTEXT": "x"}, {"currentContext": "y"}, Target("", "DOCKER_CONTEXT (x)"), id="a context"),
+    pytest.param({}, {"currentContext": "y"}, Target("", "`docker context use y`"), id="the context in use"),
+    pytest.param({}, {}, Target("", "default, since DOCKER_HOST is not set"), id="nothing said"),
 ])
-def test_the_way_is_dockers(environ: dict[str, str], config: dict[str, Any], way: Way) -> None:
+def test_the_target_is_dockers(environ: dict[str, str], config: dict[str, Any], target: Target) -> None:
     """In docker's order of precedence."""
-    assert way_of(environ, config) == way
+    assert target_of(environ, config) == target
 
 
-@pytest.mark.parametrize(("way", "tls", "said"), [
-    pytest.param(Way(_PROXY, "DOCKER_HOST"), False, "", id="the proxy"),
-    pytest.param(Way("unix:///run/w.sock", "DOCKER_HOST"), True, "", id="its unix socket, which has no TLS"),
-    pytest.param(Way("", "default"), False, "goes to an engine by default, not to the proxy", id="not led there"),
-    pytest.param(Way("tcp://vm:2376", "DOCKER_HOST"), False, "goes to an engine at tcp://vm:2376 by DOCKER_HOST",
+@pytest.mark.parametrize(("target", "tls", "said"), [
+    pytest.param(Target(_PROXY, "DOCKER_HOST"), False, "", id="the proxy"),
+    pytest.param(Target("unix:///run/w.sock", "DOCKER_HOST"), True, "", id="its unix socket, which has no TLS"),
+    pytest.param(Target("", "default"), False, "goes to an engine by default, not to the proxy", id="not led there"),
+    pytest.param(Target("tcp://vm:2376", "DOCKER_HOST"), False, "goes to an engine at tcp://vm:2376 by DOCKER_HOST",
                  id="another machine"),
-    pytest.param(Way(_PROXY, "DOCKER_HOST"), True, "`export DOCKER_TLS_VERIFY=1`", id="TLS is missing"),
-    pytest.param(Way(_PROXY, "DOCKER_HOST", tls=True), False, "has no TLS, and DOCKER_TLS_VERIFY is", id="too much"),
+    pytest.param(Target(_PROXY, "DOCKER_HOST"), True, "`export DOCKER_TLS_VERIFY=1`", id="TLS is missing"),
+    pytest.param(Target(_PROXY, "DOCKER_HOST", tls=True), False, "has no TLS, and DOCKER_TLS_VERIFY is", id="too much"),
 ])
-def test_what_is_wrong_with_a_way_is_said(way: Way, tls: bool, said: str) -> None:
+def test_what_is_wrong_with_a_target_is_said(target: Target, tls: bool, said: str) -> None:
     """With what leads to the proxy."""
-    found = complaint(way, _LISTENERS, tls=tls)
+    found = complaint(target, _LISTENERS, tls=tls)
     assert said in found
     assert bool(said) == bool(found)
 

@@ -15,43 +15,13 @@ from pathlib import Path
 import pytest
 
 from weavemw.cli import run
-from weavemw.cli.command import VERBS, Invocation, engine_host, points_at
+from weavemw.cli.command import VERBS, Invocation
 from weavemw.cli.command import weave as group
 from weavemw.cli.sources import Given
 from weavemw.errors import SettingsError
 from weavemw.ops import run_file
 
 Weave = Callable[..., tuple[int, str, str]]
-_FACTS = {"listeners": ["unix:///run/w.sock", "tcp://0.0.0.0:12375"], "docker_host": "unix:///run/docker.real"}
-
-
-@pytest.mark.parametrize(("environ", "running", "host"), [
-    pytest.param({}, True, "", id="nothing said"),
-    pytest.param({"DOCKER_HOST": "unix:///run/other.sock"}, True, "unix:///run/other.sock", id="an engine"),
-    pytest.param({"DOCKER_HOST": "tcp://127.0.0.1:12375"}, True, "unix:///run/docker.real", id="the proxy"),
-    pytest.param({"DOCKER_HOST": "unix:///run/w.sock"}, True, "unix:///run/docker.real", id="the proxy's unix socket"),
-    pytest.param({"DOCKER_HOST": "tcp://127.0.0.1:9", "ORIG_DOCKER_HOST": "unix:///o"}, False, "unix:///o",
-                 id="a proxy that has stopped"),
-    pytest.param({"DOCKER_HOST": "unix:///var/run/weave.sock", "ORIG_DOCKER_HOST": ""}, False, "",
-                 id="a stopped proxy's unix socket"),
-    pytest.param({"DOCKER_HOST": "tcp://127.0.0.1:12375"}, False, "", id="a stopped proxy, set by hand"),
-    pytest.param({"DOCKER_HOST": "unix:///mine", "ORIG_DOCKER_HOST": "unix:///o"}, False, "unix:///mine",
-                 id="set anew since"),
-])
-def test_our_own_calls_go_to_the_engine(environ: dict[str, str], running: bool, host: str) -> None:
-    """Where DOCKER_HOST is the proxy, the engine is what the proxy says, or what DOCKER_HOST was before."""
-    assert engine_host(environ, _FACTS if running else None) == host
-
-
-@pytest.mark.parametrize(("docker_host", "ours"), [
-    ("tcp://127.0.0.1:12375", True), ("tcp://10.0.0.1:12375", True), ("unix:///run/w.sock", True),
-    ("tcp://127.0.0.1:2375", False), ("unix:///run/docker.sock", False), ("", False), ("ssh://host", False),
-])
-def test_it_is_seen_where_a_docker_host_points(docker_host: str, ours: bool) -> None:
-    """Also for what is no endpoint of ours at all."""
-    assert points_at(docker_host, _FACTS["listeners"]) is ours
-
-
 def test_options_win_over_the_environment_which_wins_over_the_file(tmp_path: Path) -> None:
     """One order of precedence for every setting, in any spelling; who gave it is known."""
     (tmp_path / "weave.toml").write_text('mtu = 1400\nlog-level = "error"\nhostname_match = "a"\n'
@@ -107,7 +77,8 @@ def test_a_wrong_file_is_one_complaint(weave: Weave, tmp_path: Path, text: str, 
     ("WEAVE_MTU", "1", "MTU 1: choose 576 to 65535 bytes"),
     ("WEAVEMW_LOG_LEVEL", "loud", "log level 'loud': choose debug, info, warning or error"),
     ("WEAVE_HTTP_ADDR", "host", "router address 'host': write HOST:PORT, as 127.0.0.1:6784"),
-    ("DOCKER_HOST", "tcp://vm:2376", "docker host 'tcp://vm:2376': only unix:///path is supported"),
+    ("DOCKER_HOST", "ssh://vm", "docker host 'ssh://vm': only unix:///path is supported"),
+    ("WEAVEMW_DOCKER_HOST", "tcp://vm:2376", "docker host 'tcp://vm:2376': only unix:///path is supported"),
     ("DOCKER_BRIDGE", "a/b", "bridge 'a/b': choose at most 15 letters or digits"),
     ("WEAVEMW_IPALLOC_RANGE", "10.2.0.0/33", "--ipalloc-range"),
     ("WEAVEMW_NO_DNS", "maybe", "no-dns 'maybe': expected true or false"),
@@ -189,9 +160,42 @@ def test_a_mistake_is_one_line(weave: Weave, arguments: list[str], status: int, 
     assert complaint in err
 
 
-def test_the_default_engine_is_dockers_own_socket_whatever_the_shell_says(weave: Weave) -> None:
-    """A DOCKER_HOST that is no unix socket is named, since weave works on the engine's own machine."""
-    status, _, err = weave("stop", DOCKER_HOST="tcp://vm:2376")
+def _launch(weave: Weave, *words: str, **environ: str) -> tuple[str, list[str]]:
+    """The engine of a launch, and what is said."""
+    status, out, err = weave("launch-proxy", "--print-config", *words, **environ)
+    assert status == 0, err
+    return str(tomllib.loads(out)["docker-host"]), err.splitlines()
+
+
+@pytest.mark.parametrize(("words", "docker_host"), [
+    pytest.param([], "tcp://127.0.0.1:12375", id="the proxy's usual port"),
+    pytest.param([], "tcp://vm:2376", id="a machine elsewhere"),
+    pytest.param([], "unix:///var/run/weave.sock", id="the proxy's usual socket"),
+    pytest.param(["-H", "/w.sock"], "unix:///w.sock", id="a socket that it is to listen at"),
+])
+def test_a_shell_that_does_not_lead_to_an_engine_is_no_obstacle(weave: Weave, words: list[str],
+                                                                docker_host: str) -> None:
+    """Docker's own socket is used then, and one line says so; with an engine that is named, there is nothing to say."""
+    said = f"weave: warning: DOCKER_HOST is {docker_host}, which is no Docker Engine's socket on this machine: " \
+        "unix:///var/run/docker.sock is used"
+    assert _launch(weave, *words, DOCKER_HOST=docker_host) == ("unix:///var/run/docker.sock", [said])
+    assert _launch(weave, *words, "--docker-host=unix:///d", DOCKER_HOST=docker_host) == ("unix:///d", [])
+    assert _launch(weave, *words, WEAVEMW_DOCKER_HOST="unix:///d", DOCKER_HOST=docker_host) == ("unix:///d", [])
+
+
+def test_a_shell_that_weave_env_led_to_the_proxy_is_understood(weave: Weave) -> None:
+    """What led docker before is the engine; there is nothing to say."""
+    here = {"DOCKER_HOST": "tcp://127.0.0.1:9999", "ORIG_DOCKER_HOST": "unix:///d"}
+    assert _launch(weave, **here) == ("unix:///d", [])
+    assert _launch(weave, **here | {"ORIG_DOCKER_HOST": ""}) == ("unix:///var/run/docker.sock", [])
+
+
+@pytest.mark.parametrize("words", [["--docker-host=tcp://vm:2376"], ["--config=FILE"]])
+def test_an_engine_that_is_named_and_cannot_be_is_refused(weave: Weave, tmp_path: Path, words: list[str]) -> None:
+    """By an option or in the file, whatever DOCKER_HOST is."""
+    (tmp_path / "weave.toml").write_text('docker-host = "tcp://vm:2376"\n')
+    words = [word.replace("FILE", f"{tmp_path}/weave.toml") for word in words]
+    status, _, err = weave("launch-proxy", "--print-config", *words, DOCKER_HOST="tcp://127.0.0.1:12375")
     assert status == 1
     assert "'tcp://vm:2376': only unix:///path is supported" in err
 

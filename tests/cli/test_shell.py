@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from weavemw.cli.shell import assignments, client_endpoint, entering, mending, restoring, shell_family
+from weavemw.cli.shell import assignments, client_host, entering, mending, restoring, shell_family
 from weavemw.dockerapi.hosts import parse
 
 _PROXY = "tcp://0.0.0.0:12375"
@@ -24,7 +24,7 @@ _PROXY = "tcp://0.0.0.0:12375"
 def test_clients_are_told_an_address_that_they_can_connect_to(listening: str, environ: dict[str, str],
                                                               endpoint: str) -> None:
     """0.0.0.0 is nowhere to connect to: PROXY_HOST, DOCKER_HOST's host or the loopback address stands for it."""
-    assert str(client_endpoint([parse(each) for each in listening.split()], environ)) == endpoint
+    assert str(client_host([parse(each) for each in listening.split()], environ)) == endpoint
 
 
 @pytest.mark.parametrize(("changes", "shell", "line"), [

@@ -11,20 +11,20 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from weavemw.cli.command import points_at
 from weavemw.dockerapi import hosts
 from weavemw.dockerapi.hosts import Host, Tcp
 from weavemw.errors import WeaveError
 from weavemw.serving import listeners
+from weavemw.settings import points_at
 
-__all__ = ["Way", "check_shell", "complaint", "way_of"]
+__all__ = ["Target", "check_shell", "complaint", "target_of"]
 
 _ENTER = '`eval "$(weave env)"` leads it there'
 _LIMIT = 5.0  # seconds for an answer
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Target:
     """Where docker's CLI goes (empty: where Docker is by default), what sends it there, whether with TLS."""
 
     host: str
@@ -32,46 +32,46 @@ class Way:
     tls: bool = False
 
 
-def way_of(environ: Mapping[str, str], config: Mapping[str, Any]) -> Way:
-    """The way of a docker command without options; ``config`` is docker's ``config.json``.
+def target_of(environ: Mapping[str, str], config: Mapping[str, Any]) -> Target:
+    """Where a docker command goes that has no options; ``config`` is docker's ``config.json``.
 
     ``DOCKER_HOST`` wins over ``DOCKER_CONTEXT``, which wins over the context in use (docker CLI 20.10 and newer).
     """
     if host := environ.get("DOCKER_HOST", ""):
-        return Way(host, "DOCKER_HOST", bool(environ.get("DOCKER_TLS_VERIFY") or environ.get("DOCKER_TLS")))
+        return Target(host, "DOCKER_HOST", bool(environ.get("DOCKER_TLS_VERIFY") or environ.get("DOCKER_TLS")))
     if context := environ.get("DOCKER_CONTEXT", ""):
-        return Way("", f"DOCKER_CONTEXT ({context})")
+        return Target("", f"DOCKER_CONTEXT ({context})")
     if context := str(config.get("currentContext") or ""):
-        return Way("", f"`docker context use {context}`")
-    return Way("", "default, since DOCKER_HOST is not set")
+        return Target("", f"`docker context use {context}`")
+    return Target("", "default, since DOCKER_HOST is not set")
 
 
-def complaint(way: Way, endpoints: Sequence[Host], *, tls: bool) -> str:
-    """Why this way does not lead to a proxy that listens there; empty if it does."""
-    if not points_at(way.host, tuple(map(str, endpoints))):
-        where = f"at {way.host} " if way.host else ""
-        listening = " ".join(map(str, endpoints))
-        return f"docker goes to an engine {where}by {way.by}, not to the proxy at {listening}: {_ENTER}"
-    encrypted = tls and isinstance(hosts.parse(way.host), Tcp)
-    if encrypted and not way.tls:
-        return f"{way.host} wants TLS, and DOCKER_TLS_VERIFY is not set: `export DOCKER_TLS_VERIFY=1`"
-    if way.tls and not encrypted:
-        return f"{way.host} has no TLS, and DOCKER_TLS_VERIFY is set: {_ENTER}"
+def complaint(target: Target, serving: Sequence[Host], *, tls: bool) -> str:
+    """Why this does not lead to a proxy that listens there; empty if it does."""
+    if not points_at(target.host, tuple(map(str, serving))):
+        where = f"at {target.host} " if target.host else ""
+        listening = " ".join(map(str, serving))
+        return f"docker goes to an engine {where}by {target.by}, not to the proxy at {listening}: {_ENTER}"
+    encrypted = tls and isinstance(hosts.parse(target.host), Tcp)
+    if encrypted and not target.tls:
+        return f"{target.host} wants TLS, and DOCKER_TLS_VERIFY is not set: `export DOCKER_TLS_VERIFY=1`"
+    if target.tls and not encrypted:
+        return f"{target.host} has no TLS, and DOCKER_TLS_VERIFY is set: {_ENTER}"
     return ""
 
 
-def check_shell(environ: Mapping[str, str], facts: Mapping[str, Any], endpoints: Sequence[Host]) -> str:
+def check_shell(environ: Mapping[str, str], facts: Mapping[str, Any], serving: Sequence[Host]) -> str:
     """Go the way of a docker command; gives what to say if it leads to Docker through the proxy.
 
     ``facts`` are the running proxy's. Raises :class:`~weavemw.errors.WeaveError` with what is wrong.
     """
     home = Path(environ.get("HOME") or "/root") / ".docker"
-    way = way_of(environ, _config(Path(environ.get("DOCKER_CONFIG") or home) / "config.json"))
-    if wrong := complaint(way, endpoints, tls=bool(facts.get("tls"))):
+    target = target_of(environ, _config(Path(environ.get("DOCKER_CONFIG") or home) / "config.json"))
+    if wrong := complaint(target, serving, tls=bool(facts.get("tls"))):
         raise WeaveError(wrong)
     certificates = Path(environ.get("DOCKER_CERT_PATH") or environ.get("DOCKER_CONFIG") or home)
-    context = _context(certificates) if way.tls else None
-    return f"docker goes through the proxy at {way.host} to Docker {_version(way.host, context)}"
+    context = _context(certificates) if target.tls else None
+    return f"docker goes through the proxy at {target.host} to Docker {_version(target.host, context)}"
 
 
 def _config(path: Path) -> Mapping[str, Any]:

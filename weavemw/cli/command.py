@@ -18,12 +18,15 @@ from weavemw.dockerapi import hosts
 from weavemw.dockerapi.client import DockerClient
 from weavemw.errors import SettingsError
 from weavemw.ops import run_file
-from weavemw.settings import DEFAULT_LISTENERS, Settings
+from weavemw.settings import Engine, Settings, engine_in
 
-__all__ = ["Invocation", "engine_host", "points_at", "verb", "weave"]
+__all__ = ["Invocation", "verb", "weave"]
 
 #: Read if it is there and no other is named.
 CONFIG_FILE = Path("/etc/weavemw.toml")
+
+#: Set while a shell asks what completes a command line: its prompt is no place for warnings.
+COMPLETING = "_WEAVE_COMPLETE"
 
 _DEFAULTS = Settings()
 _PATHS = ("state_dir", "run_dir", "config")
@@ -36,20 +39,26 @@ class Invocation:
 
     environ: Mapping[str, str]
     shared: dict[str, Any] = field(default_factory=dict)
+    _has_warned: bool = field(default=False, init=False, repr=False)
 
     def settings(self, options: Mapping[str, Any] | None = None) -> Settings:
         """Settings from, in this order of precedence: options, environment, file, defaults.
 
-        Raises :class:`~weavemw.errors.SettingsError`, which names the source of what can't be used.
+        Raises :class:`~weavemw.errors.SettingsError`, which names the source of what can't be used. A ``DOCKER_HOST``
+        that is ignored is said on stderr, once.
         """
-        return sources.blaming(self.given(options), Settings.from_mapping)
+        given = self.given(options)
+        settings = sources.blaming(given, Settings.from_mapping)
+        if "docker_host" not in given:
+            self._say_of_ignored(self._engine(options), settings)
+        return settings
 
     def given(self, options: Mapping[str, Any] | None = None) -> dict[str, Given]:
         """The settings that are given, and by whom; ``options`` are those that stand on the command line.
 
         What router and proxy must agree on is the running proxy's unless somebody says otherwise.
         """
-        found = self._of_proxy(self.proxy or {}) | self._file() | self._environment() | self._options(options or {})
+        found = self._of_proxy(self.proxy or {}) | self._file() | self._environment(options) | self._options(options)
         uses_tls = sources.blaming(found, Settings.from_mapping).uses_tls
         return (self._certificates() if uses_tls else {}) | found
 
@@ -114,32 +123,24 @@ class Invocation:
                 return {}
             raise SettingsError(f"can't read {self._config_path}: {error.strerror}") from error
 
-    def _environment(self) -> dict[str, Given]:
-        host = engine_host(self.environ, self.proxy)
-        return sources.in_environment({**self.environ, "DOCKER_HOST": host})
+    def _environment(self, options: Mapping[str, Any] | None) -> dict[str, Given]:
+        return sources.in_environment({**self.environ, "DOCKER_HOST": self._engine(options).host})
 
-    def _options(self, options: Mapping[str, Any]) -> dict[str, Given]:
+    def _engine(self, options: Mapping[str, Any] | None) -> Engine:
+        given = self._file() | sources.in_environment(self.environ) | self._options(options)
+        listeners = {name: given[name] for name in ("listeners",) if name in given}
+        named = sources.blaming(listeners, Settings.from_mapping).listeners
+        return engine_in(self.environ, named, self.proxy)
+
+    def _say_of_ignored(self, engine: Engine, settings: Settings) -> None:
+        if engine.ignored and not self._has_warned and COMPLETING not in self.environ:
+            self._has_warned = True
+            click.echo(f"weave: warning: {engine.warning(settings.docker_host)}", err=True)
+
+    def _options(self, options: Mapping[str, Any] | None) -> dict[str, Given]:
         shared = {name: value for name, value in self.shared.items() if name != "config"}
-        return {name: Given(value, f"--{name.replace('_', '-')}") for name, value in {**shared, **options}.items()}
-
-
-def engine_host(environ: Mapping[str, str], proxy: Mapping[str, Any] | None) -> str:
-    """The engine's own ``DOCKER_HOST``, also in a shell whose ``DOCKER_HOST`` is the proxy (empty: the default)."""
-    host = environ.get("DOCKER_HOST", "")
-    if proxy and points_at(host, proxy.get("listeners", ())):
-        return str(proxy["docker_host"])
-    if "ORIG_DOCKER_HOST" in environ and (not host.startswith("unix:") or points_at(host, DEFAULT_LISTENERS)):
-        return environ["ORIG_DOCKER_HOST"]
-    return "" if points_at(host, DEFAULT_LISTENERS) else host  # a proxy that has stopped is no engine
-
-
-def points_at(docker_host: str, endpoints: Sequence[str]) -> bool:
-    """Whether a ``DOCKER_HOST`` is one of these listeners."""
-    try:
-        there = hosts.parse(docker_host)
-    except SettingsError:
-        return False
-    return any(hosts.same_host(there, hosts.parse(each)) for each in endpoints)
+        return {name: Given(value, f"--{name.replace('_', '-')}")
+                for name, value in {**shared, **(options or {})}.items()}
 
 
 #: The verbs by the module that defines them. A module is imported when one of its verbs is wanted: most verbs, and

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import click
 
-from weavemw.cli.command import Invocation, points_at, verb
+from weavemw.cli.command import Invocation, verb
 from weavemw.dockerapi.hosts import Host, Tcp, parse
 from weavemw.errors import WeaveError
-from weavemw.settings import DEFAULT_LISTENERS
+from weavemw.settings import DEFAULT_LISTENERS, points_at
 
-__all__ = ["assignments", "client_endpoint", "config", "entering", "env", "mending", "restoring", "shell_family"]
+__all__ = ["assignments", "client_host", "config", "entering", "env", "mending", "restoring", "shell_family"]
 
 #: What leads docker's commands, in Docker's order of precedence but for the first, which is looked at first.
 _VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_TLS", "DOCKER_CERT_PATH")
@@ -70,59 +70,59 @@ def config(weave: Invocation) -> None:
     \b
     docker $(weave config) ps
     """
-    endpoint = client_endpoint(_serving(weave), weave.environ)
-    verify = _serves_tls(weave) and isinstance(endpoint, Tcp) and not weave.environ.get("DOCKER_TLS_VERIFY")
+    host = client_host(_serving(weave), weave.environ)
+    verify = _serves_tls(weave) and isinstance(host, Tcp) and not weave.environ.get("DOCKER_TLS_VERIFY")
     if not _serves_tls(weave) and weave.environ.get("DOCKER_TLS_VERIFY"):
         click.echo("weave: warning: DOCKER_TLS_VERIFY is set, and the proxy listens without TLS: unset it for docker "
                    "to reach the proxy", err=True)
-    click.echo(f"-H={endpoint}{' --tlsverify' if verify else ''}")
+    click.echo(f"-H={host}{' --tlsverify' if verify else ''}")
 
 
-def client_endpoint(endpoints: Sequence[Host], environ: Mapping[str, str]) -> Host:
+def client_host(listeners: Sequence[Host], environ: Mapping[str, str]) -> Host:
     """The listener to tell a client of: the first on TCP, with an address to connect to; else the first.
 
     For a wildcard that is ``PROXY_HOST``, or the host in ``DOCKER_HOST``, or the loopback address.
     """
-    chosen = next((each for each in endpoints if isinstance(each, Tcp)), endpoints[0])
+    chosen = next((each for each in listeners if isinstance(each, Tcp)), listeners[0])
     return chosen.seen_from(environ.get("PROXY_HOST") or _host_of(environ.get("DOCKER_HOST", ""))) \
         if isinstance(chosen, Tcp) else chosen
 
 
-def entering(environ: Mapping[str, str], endpoints: Sequence[Host], *, tls: bool = False) -> dict[str, str | None]:
+def entering(environ: Mapping[str, str], listeners: Sequence[Host], *, tls: bool = False) -> dict[str, str | None]:
     """The variables to set (``None``: unset) so that docker's commands go through a proxy that listens there.
 
     What led docker before the first time is kept in ``ORIG_DOCKER_HOST`` and, where set, ``ORIG_DOCKER_CONTEXT`` and
     so on. What would keep docker from the proxy goes: a context, and TLS where the proxy has none.
     """
-    endpoint = client_endpoint(endpoints, environ)
+    host = client_host(listeners, environ)
     here = environ.get("DOCKER_HOST", "")
-    first = "" if points_at(here, tuple(map(str, endpoints))) else here
-    changes: dict[str, str | None] = {"DOCKER_HOST": str(endpoint),
+    first = "" if points_at(here, tuple(map(str, listeners))) else here
+    changes: dict[str, str | None] = {"DOCKER_HOST": str(host),
                                       "ORIG_DOCKER_HOST": environ.get("ORIG_DOCKER_HOST", first)}
     if "ORIG_DOCKER_HOST" not in environ:
         changes |= {f"ORIG_{name}": environ[name] for name in _VARIABLES[1:] if name in environ}
-    in_the_way = ("DOCKER_CONTEXT", *(() if tls and isinstance(endpoint, Tcp) else _TLS))
+    in_the_way = ("DOCKER_CONTEXT", *(() if tls and isinstance(host, Tcp) else _TLS))
     return changes | {name: None for name in in_the_way if name in environ}
 
 
-def restoring(environ: Mapping[str, str], endpoints: Sequence[str]) -> dict[str, str | None]:
+def restoring(environ: Mapping[str, str], listeners: Sequence[str]) -> dict[str, str | None]:
     """The variables to set (``None``: unset) so that the shell is as before the first ``weave env``."""
     if "ORIG_DOCKER_HOST" not in environ:
-        return {"DOCKER_HOST": None} if points_at(environ.get("DOCKER_HOST", ""), endpoints) else {}
+        return {"DOCKER_HOST": None} if points_at(environ.get("DOCKER_HOST", ""), listeners) else {}
     first = {name: environ.get(f"ORIG_{name}") for name in _VARIABLES}
     first["DOCKER_HOST"] = environ["ORIG_DOCKER_HOST"] or None
     back = {name: value for name, value in first.items() if value != environ.get(name)}
     return back | {f"ORIG_{name}": None for name in _VARIABLES if f"ORIG_{name}" in environ}
 
 
-def mending(environ: Mapping[str, str], endpoints: Sequence[str]) -> str:
+def mending(environ: Mapping[str, str], listeners: Sequence[str]) -> str:
     """The line that leads a shell away from a proxy that has stopped; empty if it is not led there."""
-    if not points_at(environ.get("DOCKER_HOST", ""), endpoints):
+    if not points_at(environ.get("DOCKER_HOST", ""), listeners):
         return ""
     shell = _calling_shell(environ)
     if "ORIG_DOCKER_HOST" in environ:
         return _EVALUATE.get(shell, 'eval "$(weave env --restore)"')
-    return assignments(restoring(environ, endpoints), shell)
+    return assignments(restoring(environ, listeners), shell)
 
 
 def assignments(changes: Mapping[str, str | None], shell: str) -> str:

@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from weavemw.attaching.schedule import Schedule
+from weavemw.attaching.tasks import Death, Look, Settle, Sweep
 
 
 def taken(schedule, count):
@@ -51,3 +52,12 @@ def test_close_ends_all_waiting():
         schedule.close()
         assert [future.result(5) for future in futures] == [None, None]
     assert schedule.take() is None
+
+
+def test_tasks_that_are_due_at_once_need_no_order():
+    """Values of different types wait beside each other."""
+    schedule = Schedule(clock=lambda: 0.0)
+    tasks = {Settle("a"), Death("a"), Look(), Sweep()}
+    for task in tasks:
+        schedule.put(task)
+    assert set(taken(schedule, 4)) == tasks

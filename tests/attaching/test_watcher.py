@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import json
 import threading
+import time
 from ipaddress import ip_interface
 
 import pytest
@@ -10,10 +10,11 @@ from weavemw.attaching import watcher as module
 from weavemw.attaching.added_names import Added
 from weavemw.attaching.attachment import Attachment
 from weavemw.attaching.watcher import Watcher
+from weavemw.dockerapi.container import WAIT_PATH
 from weavemw.errors import DockerUnreachable, NetworkError, RouterError, RouterUnreachable
 from weavemw.network.plan import HostInterface, host_names
 from weavemw.ops import watcher_state
-from weavemw.ops.watcher_state import Pending, State, read_state
+from weavemw.ops.watcher_state import STATE_FILE, Pending, State, read_state
 from weavemw.testing import FakeDocker, FakeRouter, RecordingNetwork, await_true
 
 A = ip_interface("10.32.0.1/24")
@@ -103,15 +104,43 @@ def test_a_look_at_many_containers_shows_how_far_it_is(world, caplog, monkeypatc
     assert (watcher.state.looked, watcher.state.found) == (5, 5)
 
 
-def test_sums_go_on_with_the_next_watcher(world):
-    """They don't end with the process that counted; what another version wrote besides is passed over."""
-    stored = {"counters": {"attached": 7}, "pending": {"1" * 64: {"name": "x", "error": "e", "new": 1}}, "new": 1}
-    (world.run_dir / module.STATE_FILE).write_text(json.dumps(stored))
-    assert read_state(world.run_dir).pending["1" * 64].error == "e"
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pending":null}', '{"counters":{"attached":"x"}}'])
+def test_a_damaged_state_ends_no_watcher(world, text):
+    """The file is logged, and begun anew."""
+    (world.run_dir / STATE_FILE).write_text(text)
     watcher = world.watching()
-    world.docker.run()
-    await_true(lambda: watcher.state.counters["attached"] == 8)
-    assert watcher.state.counters["retries"] == 0
+    container = world.docker.run()
+    await_true(lambda: world.attached(container.id) and watcher.state.counters["attached"] == 1)
+    await_true(lambda: (read_state(world.run_dir) or State()).counters["attached"] == 1)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("surprise"), SystemExit("surprise")])
+def test_a_thread_that_dies_begins_again(world, caplog, monkeypatch, error):
+    """Whatever it is that a watcher dies of: it is logged, and the host has a watcher again."""
+    monkeypatch.setattr(module, "_AFTER_FAILURE", 0.01)
+    begin, failures = module.StateFile.begin, iter([error])
+
+    def fail_once(file):
+        for failure in failures:
+            raise failure
+        begin(file)
+
+    monkeypatch.setattr(module.StateFile, "begin", fail_once)
+    world.watching()
+    container = world.docker.run()
+    await_true(lambda: world.attached(container.id))
+    assert "weave-watcher failed, and begins again" in caplog.text
+    assert "surprise" in caplog.text
+
+
+def test_an_event_that_makes_no_sense_is_passed_over(world, caplog):
+    """It is logged; those after it are heard, in the same stream."""
+    watcher = world.watching()
+    world.docker._tell({"Type": "network", "Action": "connect", "Actor": "nonsense"})
+    container = world.docker.run()
+    await_true(lambda: world.attached(container.id))
+    assert watcher.state.counters["connections"] == 1
+    assert "was not understood" in caplog.text
 
 
 def test_addresses_go_with_the_container(world):
@@ -226,6 +255,175 @@ def test_an_alias_added_while_it_runs_is_registered(world):
     await_true(lambda: not len(watcher._schedule))
     assert world.router.called("deregister") == []
     assert world.network.steps.count("prepare") == 1
+
+
+class Held:
+    """Something that the first who does it is held up in, until :meth:`go`."""
+
+    def __init__(self, action, *, before=False):
+        self._action, self._before = action, before
+        self.entered, self._go = threading.Event(), threading.Event()
+
+    def __call__(self, *arguments, **more):
+        if self.entered.is_set():
+            return self._action(*arguments, **more)
+        found = None if self._before else self._action(*arguments, **more)
+        self.entered.set()
+        self._go.wait(5)
+        return self._action(*arguments, **more) if self._before else found
+
+    def go(self):
+        self._go.set()
+
+
+def named(container):
+    return (f"{container.name}.weave.local", *container.aliases)
+
+
+@pytest.mark.parametrize("heard", ["connect", "rename"])
+def test_what_is_heard_while_a_container_is_worked_on_is_not_forgotten(world, heard):
+    """An alias or a name given while names are registered is registered next, by what the container is then."""
+    names = Held(named)
+    watcher = world.watch(names=names)
+    container = world.docker.run(name="web")
+    assert names.entered.wait(5)
+    world.docker.connect(container.id, "shop.weave.local") if heard == "connect" else world.docker.rename(
+        container.id, "shop")
+    await_true(lambda: len(watcher._schedule) == 2)
+    names.go()
+    await_true(lambda: "shop.weave.local" in world.names() and not len(watcher._schedule))
+
+
+def test_a_death_heard_while_names_are_registered_is_not_forgotten(world, monkeypatch):
+    """Names that go after a look has registered them, since a death was heard of late, come back by the next look."""
+    watcher = world.watching()
+    container = world.docker.run(name="web")
+    await_true(lambda: world.names() == {"web.weave.local"} and not len(watcher._schedule))
+    take = Held(world.router.deregister, before=True)
+    monkeypatch.setattr(world.router, "deregister", take)
+    world.docker.emit("die", container.id)
+    assert take.entered.wait(5)
+    looks = len(world.docker.called("inspect"))
+    world.docker.emit("rename", container.id)
+    await_true(lambda: len(world.docker.called("inspect")) > looks and len(watcher._schedule) == 1)
+    take.go()
+    await_true(lambda: not len(watcher._schedule))
+    assert world.names() == {"web.weave.local"}
+
+
+def test_an_old_name_goes_though_the_first_attempt_failed(world, monkeypatch):
+    """What the first look found to be registered counts until it was acted upon."""
+    container = world.docker.run(name="old")
+    world.attachment.attach(container.id, (A,), ("old.weave.local",))
+    world.router.claim(container.id, A)
+    world.docker.rename(container.id, "new")
+    world.router.failures["register"] = RouterError("no")
+    watcher = world.watch()
+    await_true(lambda: container.id in watcher.state.pending)
+    world.router.failures.clear()
+    await_true(lambda: world.names() == {"new.weave.local"})
+
+
+def test_a_look_knows_what_is_registered_before_any_container_is_worked_on(world, monkeypatch):
+    """A router that is slow to say it lets no old name stay."""
+    container = world.docker.run(name="old")
+    world.attachment.attach(container.id, (A,), ("old.weave.local",))
+    world.router.claim(container.id, A)
+    world.docker.rename(container.id, "new")
+    names = Held(world.router.names)
+    monkeypatch.setattr(world.router, "names", names)
+    watcher = world.watch()
+    assert names.entered.wait(5)
+    time.sleep(0.05)
+    names.go()
+    await_true(lambda: world.names() == {"new.weave.local"})
+    await_true(lambda: not len(watcher._schedule))
+    assert world.names() == {"new.weave.local"}
+
+
+def test_without_a_router_each_container_shows_why_it_waits(world, caplog):
+    """And the look at all of them is shown as what it is, not as a container."""
+    world.router.failures.update({name: RouterUnreachable("the router is gone") for name in ("names", "allocate")})
+    container = world.docker.run(name="web")
+    watcher = world.watch()
+    await_true(lambda: set(watcher.state.pending) == {container.id})
+    await_true(lambda: set(watcher.state.failing) == {"looking at all containers"})
+    await_true(lambda: "looking at all containers: the router is gone; next attempt" in caplog.text)
+    await_true(lambda: f"container {container.short_id} (web): no address for" in caplog.text)
+    world.router.failures.clear()
+    await_true(lambda: world.attached(container.id) and not watcher.state.pending and not watcher.state.failing)
+
+
+@pytest.mark.parametrize(("where", "method", "shown"), [
+    ("network", "interfaces", "removing orphans"), ("router", "names", "looking at all containers")])
+def test_what_concerns_no_container_is_not_shown_as_one(world, caplog, where, method, shown):
+    """In the state and in the log."""
+    getattr(world, where).failures[method] = ZeroDivisionError("surprise")
+    watcher = world.watch()
+    await_true(lambda: shown in watcher.state.failing)
+    assert watcher.state.pending == {}
+    await_true(lambda: f"{shown}: this should not happen" in caplog.text)
+    assert "all containe:" not in caplog.text
+    getattr(world, where).failures.clear()
+    await_true(lambda: watcher.state.failing == {})
+
+
+def test_what_vanished_while_docker_was_down_goes(world):
+    """It is shown no more, whether it was left alone or waited, when Docker is back."""
+    world.router.failures["allocate"] = RouterError("full")
+    watcher = world.watching()
+    theirs, ours = world.docker.run(entrypoint=("sh",)), world.docker.run()
+    await_true(lambda: theirs.id in watcher.state.left_alone and ours.id in watcher.state.pending)
+    world.docker.failures["container_ids"] = DockerUnreachable("gone")
+    world.docker.disconnect()
+    await_true(lambda: not watcher.state.connected)
+    world.docker.containers.clear()
+    world.docker.failures.clear()
+    await_true(lambda: not watcher.state.left_alone and not watcher.state.pending, timeout=10)
+
+
+def test_what_vanished_unheard_goes_at_a_sweep(world):
+    """Also if no event was ever lost, as far as we know; and without a router."""
+    watcher = world.watching(sweep_every=0.01)
+    theirs = world.docker.run(entrypoint=("sh",))
+    await_true(lambda: theirs.id in watcher.state.left_alone)
+    world.router.failures.update(dict.fromkeys(("deregister", "names", "owned"), RouterUnreachable("gone")))
+    world.docker.containers.clear()
+    await_true(lambda: not watcher.state.left_alone)
+
+
+@pytest.mark.parametrize("entrypoint", [("sh",), (WAIT_PATH,)])
+@pytest.mark.parametrize("when", ["launched", "while it watches"])
+def test_what_was_attached_while_dns_was_off_has_its_name_once_it_is_on(world, entrypoint, when):
+    """By hand or through the proxy, and whether the watcher began before or after DNS."""
+    world.router._dns_address = None
+    container = world.docker.run(name="web", entrypoint=entrypoint)
+    world.router.claim(container.id, A)
+    world.attachment.attach(container.id, (A,), ())
+
+    def names(one):
+        return (f"{one.name}.weave.local",) if world.router.dns_address() else ()
+
+    if when == "launched":
+        world.router._dns_address = "172.17.0.1"
+    watcher = world.watching(names=names, sweep_every=0.05)
+    if when != "launched":
+        time.sleep(0.1)
+        assert world.names() == set()
+        world.router._dns_address = "172.17.0.1"
+    await_true(lambda: world.names() == {"web.weave.local"})
+    assert watcher.state.left_alone == {}
+    assert world.network.steps.count("prepare") == 1
+
+
+def test_what_was_attached_by_hand_keeps_other_names(world):
+    """A look gives a name to what has none, and not a further one to what has."""
+    container = world.docker.run(name="web", entrypoint=("sh",))
+    world.router.claim(container.id, A)
+    world.attachment.attach(container.id, (A,), ("other.weave.local",))
+    watcher = world.watching(sweep_every=0.01)
+    await_true(lambda: not len(watcher._schedule) and watcher.state.looked == 1)
+    assert world.names() == {"other.weave.local"}
 
 
 def test_names_given_by_hand_survive_a_look(world):
@@ -508,37 +706,3 @@ def test_sweeps_now_and_then(world):
     world.watching(sweep_every=0.01)
     world.network.outside["vethwe999999999"] = HostInterface("vethwe999999999", "9" * 64)
     await_true(lambda: not world.network.outside)
-
-
-@pytest.mark.parametrize(("attempts", "delay"), [(1, 1.0), (2, 1.5), (3, 2.25), (11, 57.665), (12, 60.0),
-                                                 (10**9, 60.0)])
-def test_delays_grow_to_a_minute(attempts, delay):
-    """Attempts come after 1 s, then half as much later each time, at most after a minute."""
-    assert Pending("web", "no", attempts).delay == pytest.approx(delay, abs=0.001)
-
-
-def test_state_is_a_file_that_is_always_whole(world):
-    """Whoever reads the state finds all of it; without a watcher there is none."""
-    assert read_state(world.run_dir) is None
-    watcher = world.watching()
-    done = threading.Event()
-    errors = []
-
-    def read():
-        while not done.is_set():
-            try:
-                read_state(world.run_dir)
-            except ValueError as error:
-                errors.append(error)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    for number in range(50):
-        watcher.state.pending["1" * 64] = Pending("web", "x" * 1000, number)
-        watcher._changed = True
-        watcher._write_state()
-    done.set()
-    reader.join()
-    assert errors == []
-    assert read_state(world.run_dir).pending["1" * 64] == watcher.state.pending["1" * 64]
-    assert json.loads((world.run_dir / "watcher.json").read_text())["pid"] == watcher.state.pid

@@ -63,11 +63,11 @@ def test_what_waits_says_why(proxy: dict[str, Any], reason: dict[str, Any]) -> N
 
 
 def test_what_the_watcher_could_not_do_is_shown_too() -> None:
-    """For containers that don't run any more, and for what concerns none."""
-    watcher = {"pending": {A: {"name": "gone", "error": "e", "attempts": 1, "since": 1.0},
-                           "orphans": {"name": "", "error": "f", "attempts": 1, "since": 1.0}}}
-    found = containers({"running": True, "watcher": watcher}, None, None, None, None)
-    assert [(each["name"], each["reason"]) for each in found["waiting"]] == [("gone", "e"), ("orphans", "f")]
+    """For containers that don't run any more, by name or else by short id."""
+    pending = {A: {"name": "gone", "error": "e", "attempts": 1, "since": 1.0},
+               B: {"name": "", "error": "f", "attempts": 1, "since": 1.0}}
+    found = containers({"running": True, "watcher": {"pending": pending}}, None, None, None, None)
+    assert [(each["name"], each["reason"]) for each in found["waiting"]] == [("b" * 12, "f"), ("gone", "e")]
 
 
 def test_our_own_containers_are_not_news() -> None:

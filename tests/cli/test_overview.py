@@ -56,6 +56,13 @@ def test_all_of_it_in_a_pipe() -> None:
     assert lines[-1] == "weave proxy is running"
 
 
+def test_what_the_watcher_can_not_do_stands_at_the_watcher() -> None:
+    """And not among the containers, if it is of no single one."""
+    failing = {"removing orphans": {"name": "", "error": "no", "attempts": 3, "since": 1.0}}
+    shown = _shown(_facts(proxy=_PROXY | {"watcher": {"connected": True, "error": "", "failing": failing}}))
+    assert "Watcher: follows Docker's events; removing orphans: no (tried 3 times)\n" in shown
+
+
 @pytest.mark.parametrize(("changes", "line"), [
     pytest.param({"proxy": {"running": False}}, "weave proxy is not running", id="no proxy"),
     pytest.param({"proxy": {"running": False, "error": "can't read /x: try again as root"}},

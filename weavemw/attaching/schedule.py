@@ -1,50 +1,54 @@
-"""A queue of keys that are due at some time, each worked on by one thread at a time."""
+"""A queue of tasks that are due at some time, each worked on by one thread at a time."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
 __all__ = ["Schedule"]
 
+K = TypeVar("K", bound=Hashable)
 
-class Schedule:
-    """Keys wait here until they are due; a key put twice waits once, and one that is worked on is not taken again.
 
-    ``clock`` gives seconds.
+class Schedule(Generic[K]):
+    """Tasks wait here until they are due; one put twice waits once, and one that is worked on is not taken again.
+
+    Tasks are the same if they are equal. ``clock`` gives seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._due: dict[str, float] = {}
-        self._taken: set[str] = set()
+        self._due: dict[K, float] = {}
+        self._taken: set[K] = set()
         self._closed = False
         self._changed = threading.Condition()
 
-    def put(self, key: str, delay: float = 0.0) -> None:
-        """Let the key be due in ``delay`` seconds, or earlier if it was due earlier."""
+    def put(self, task: K, delay: float = 0.0) -> None:
+        """Let the task be due in ``delay`` seconds, or earlier if it was due earlier."""
         due = self._clock() + delay
         with self._changed:
-            self._due[key] = min(due, self._due.get(key, due))
+            self._due[task] = min(due, self._due.get(task, due))
             self._changed.notify_all()
 
-    def take(self) -> str | None:
-        """Wait for a key that is due, and take it; ``None`` once the schedule is closed."""
+    def take(self) -> K | None:
+        """Wait for a task that is due, and take it; ``None`` once the schedule is closed."""
         with self._changed:
             while not self._closed:
-                key, wait = self._next()
-                if key is not None and wait <= 0:
-                    del self._due[key]
-                    self._taken.add(key)
-                    return key
-                self._changed.wait(None if key is None else wait)
+                task = self._next()
+                wait = None if task is None else self._due[task] - self._clock()
+                if task is not None and wait is not None and wait <= 0:
+                    del self._due[task]
+                    self._taken.add(task)
+                    return task
+                self._changed.wait(wait)
         return None
 
-    def done(self, key: str) -> None:
-        """The key that was taken may be taken again."""
+    def done(self, task: K) -> None:
+        """The task that was taken may be taken again."""
         with self._changed:
-            self._taken.discard(key)
+            self._taken.discard(task)
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -57,7 +61,6 @@ class Schedule:
         with self._changed:
             return len(self._due) + len(self._taken)
 
-    def _next(self) -> tuple[str | None, float]:
-        free = [(due, key) for key, due in self._due.items() if key not in self._taken]
-        due, key = min(free, default=(0.0, None))
-        return key, due - self._clock()
+    def _next(self) -> K | None:
+        """The first that nobody works on."""
+        return min((task for task in self._due if task not in self._taken), key=self._due.__getitem__, default=None)

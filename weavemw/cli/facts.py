@@ -131,7 +131,7 @@ def _waiting(proxy: Facts, running: Rows, attached: set[str]) -> list[Facts]:
     held = held_back(running, attached)
     rows = [{"id": key, "name": name, "attempts": 0, **_reason(proxy, pending.get(key))} for key, name in held.items()]
     if proxy["running"]:
-        rows += [{"id": key, "name": row.get("name") or key, **_reason(proxy, row)} for key, row in pending.items()
+        rows += [{"id": key, "name": row.get("name") or key[:12], **_reason(proxy, row)} for key, row in pending.items()
                  if key not in held]
     return sorted(rows, key=lambda row: row["name"])
 

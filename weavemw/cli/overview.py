@@ -109,7 +109,10 @@ def _watcher(state: Facts | None, to: Screen) -> str:
         return "starting"
     if state["connected"]:
         found, looked = state.get("found", 0), state.get("looked", 0)
-        return "follows Docker's events" + (f" (looked at {looked} of {found} containers)" if looked < found else "")
+        progress = f" (looked at {looked} of {found} containers)" if looked < found else ""
+        failing = [to.paint(f"; {what}: {_waits({**row, 'reason': row['error']})}", fg="yellow")
+                   for what, row in (state.get("failing") or {}).items()]
+        return "".join(("follows Docker's events", progress, *failing))
     return to.paint(f"does not follow Docker's events: {state['error'] or 'not yet'}", fg="red")
 
 

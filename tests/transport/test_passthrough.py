@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPResponse, IncompleteRead
 from pathlib import Path
 
 import pytest
@@ -648,6 +650,113 @@ def test_daemon_that_leaves_ends_the_stream(proxy):
         client.sendall(request("GET", "/events"))
         read_until(client, b"one")
         assert b"0\r\n\r\n" not in read_all(client), "a cut stream must not look complete"
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize("said", [
+    pytest.param(b"", id="nothing"),
+    pytest.param(b"SSH-2.0-OpenSSH\r\n", id="another protocol"),
+    pytest.param(bytes(range(256)) * 12 + b"\r\n\r\n", id="garbage"),
+    pytest.param(OK + b"Content-Le", id="a head cut off"),
+    pytest.param(OK + b"X: " + b"a" * (2 << 20), id="a head without an end"),
+    pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" * 50_000, id="interim heads without an end"),
+    pytest.param(OK + b"Content-Length: 2\r\nContent-Length: 5\r\n\r\nabcde", id="two lengths"),
+    pytest.param(OK + b"Content-Length: 2, 2\r\n\r\nab", id="a list of lengths"),
+    pytest.param(OK + b"Content-Length: +2\r\n\r\nab", id="a signed length"),
+    pytest.param(OK + b"Content-Length:\r\n\r\n", id="an empty length"),
+    pytest.param(OK + b"Transfer-Encoding: gzip\r\n\r\nab", id="another coding"),
+    pytest.param(OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n", id="a bad chunk"),
+    pytest.param(OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nabc\r\n0\r\n\r\n", id="a chunk too long"),
+    pytest.param(OK + b"X : y\r\nContent-Length: 0\r\n\r\n", id="a space before the colon"),
+    pytest.param(OK + b"X: a\0b\r\nContent-Length: 0\r\n\r\n", id="a NUL"),
+    pytest.param(OK + b"X: a\n b\r\nContent-Length: 0\r\n\r\n", id="a bare line feed"),
+    pytest.param(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\n\r\n", id="an upgrade unasked"),
+])
+@pytest.mark.parametrize(("method", "target"), [("GET", "/info"), ("POST", "/containers/x/rename"),
+                                                ("GET", "/events")])
+def test_a_daemon_that_speaks_no_http_is_a_bad_gateway(proxy, method, target, said):
+    """Whatever it says, the client gets 502 with a message, once the daemon has said it."""
+    def handler(request: Request) -> None:
+        request.connection.sendall(said)
+        raise ConnectionError
+
+    proxy.daemon.handlers[""] = handler
+    head, _, body = proxy.get(target, method=method).partition(b"\r\n\r\n")
+    if b"chunk" in said and " 200 " in head.decode().split("\r\n")[0]:
+        return  # a stream's body is the client's to read
+    assert b" 502 " in head.split(b"\r\n")[0]
+    assert b"gave no proper answer" in body
+    assert json.loads(body)["message"].isprintable()
+    assert "Traceback" not in proxy.log.read_text()
+
+
+@pytest.mark.parametrize(("said", "body"), [
+    pytest.param(b"Content-Length: 2\r\ncontent-length:  2 \r\n\r\nab", b"ab", id="the same length twice"),
+    pytest.param(b"Content-Length: 9\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", b"ab",
+                 id="a length and chunks"),
+    pytest.param(b"Content-Length: 2\r\n\r\nabcdHTTP/1.1 200 OK\r\n\r\n", b"ab", id="more than its length"),
+    pytest.param(b"Transfer-Encoding: chunked\r\n\r\n1;x=y\r\na\r\n01 \r\nb\r\n0\r\nX: y\r\n\r\nabc", b"ab",
+                 id="more than its chunks"),
+])
+def test_what_go_accepts_is_accepted(proxy, said, body):
+    """And what the daemon says beyond the end of its answer never becomes part of another one."""
+    proxy.daemon.handlers["/info"] = lambda request: request.connection.sendall(OK + said)
+    for _ in range(2):
+        reply = HTTPResponse(OneReply(proxy.get("/info")))
+        reply.begin()
+        assert (reply.status, reply.read()) == (200, body)
+    assert b"{}" in proxy.get("/version")
+
+
+class OneReply:
+    """A connection for http.client that gives what was received."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def makefile(self, _mode: str) -> io.BytesIO:
+        return io.BytesIO(self._data)
+
+
+def test_a_body_of_an_answer_that_has_none_is_not_the_next_answer(plain):
+    """A daemon that answers HEAD with a body: its connection is not used again."""
+    plain.daemon.handlers["/info"] = lambda request: request.connection.sendall(
+        OK + b"Content-Length: 31\r\n\r\nHTTP/1.1 500 Not an answer\r\n\r\n\r\n")
+    plain.get("/info", method="HEAD")
+    assert b" 200 OK" in plain.get("/version")
+
+
+@pytest.mark.parametrize("cut", [b"Content-Length: 9\r\n\r\nab", b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n",
+                                 b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\nz\r\n\r\n"])
+def test_an_answer_that_breaks_off_does_not_look_whole(proxy, cut):
+    """The client sees that something is missing; the log says so in a line."""
+    sent = threading.Event()
+
+    def handler(request: Request) -> None:
+        head, end, body = (OK + cut).partition(b"ab")
+        request.connection.sendall(head + end)
+        sent.wait(0.2)
+        request.connection.sendall(body)
+        raise ConnectionError
+
+    proxy.daemon.handlers["/info"] = handler
+    answer = HTTPResponse(OneReply(proxy.get("/info")))
+    answer.begin()
+    with pytest.raises(IncompleteRead):
+        answer.read()
+    assert "Traceback" not in proxy.log.read_text()
+
+
+def test_a_client_may_leave_a_silent_daemon(plain):
+    """There is no time limit: waiting ends with the daemon's answer, or with the client."""
+    left = threading.Event()
+    plain.daemon.handlers["/containers/create"] = lambda request: left.set() if not request.connection.recv(1) else None
+    with plain.connect() as client:
+        client.sendall(request("POST", "/containers/create"))
+        assert eventually(lambda: plain.daemon.requests)
+    assert left.wait(5)
 
 
 def test_no_daemon(tmp_path):

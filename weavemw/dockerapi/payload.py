@@ -28,7 +28,7 @@ from weavemw.errors import BadRequest, PayloadTooLarge
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["LIMIT", "Body", "Number", "Object", "body_of", "encode", "fold", "parse"]
+__all__ = ["LIMIT", "Body", "Number", "Object", "body_of", "encode", "fold", "parse", "read_input"]
 
 #: The largest body, in bytes, that is read whole; a create is a few kilobytes.
 LIMIT = 16 * 1024 * 1024
@@ -201,6 +201,21 @@ def body_of(environ: WSGIEnvironment, *, limit: int = LIMIT) -> Body:
     return found
 
 
+def read_input(environ: WSGIEnvironment, size: int) -> bytes:
+    """Read from the request's body as the server gives it, at most ``size`` bytes.
+
+    Raises :class:`~weavemw.errors.BadRequest` for a body whose chunks are wrong. Servers each have errors of
+    their own for that; they may quote the body, so they are not kept.
+    """
+    try:
+        found: bytes = environ["wsgi.input"].read(size)
+    except (ConnectionError, TimeoutError):
+        raise
+    except Exception:  # noqa: BLE001  # see above
+        raise BadRequest("the request's body is not framed as its head says") from None
+    return found
+
+
 def parse(raw: bytes) -> tuple[Object | None, bytes]:
     """The JSON object at the beginning of a body, if there is one, and the bytes after it.
 
@@ -309,7 +324,7 @@ def _read_to_end(environ: WSGIEnvironment, limit: int) -> bytes:
 
 def _read_up_to(environ: WSGIEnvironment, length: int) -> bytes:
     pieces: list[bytes] = []
-    while length > 0 and (piece := environ["wsgi.input"].read(min(length, 65536))):
+    while length > 0 and (piece := read_input(environ, min(length, 65536))):
         pieces.append(piece)
         length -= len(piece)
     return b"".join(pieces)

@@ -19,16 +19,18 @@ Works under any WSGI server, alone or inside other people's middlewares.
 
 from __future__ import annotations
 
+import errno
 import functools
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from weavemw import context
-from weavemw.dockerapi import routes
+from weavemw.dockerapi import payload, routes
 from weavemw.errors import BadRequest, DockerUnreachable
 from weavemw.transport.hijack import nothing
-from weavemw.transport.http1 import HOP_BY_HOP, Headers, ProtocolError, ResponseHead, request_head
+from weavemw.transport.http1 import HOP_BY_HOP, Headers, ProtocolError, ResponseHead, error_body, request_head
 from weavemw.transport.relay import Stream
 from weavemw.transport.upstream import ClientGone, Connection, Upstream
 
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from weavemw.transport.hijack import Offer
 
 __all__ = ["NoAnswerError", "Passthrough"]
+
+_log = logging.getLogger(__name__)
 
 _BLOCK = 65536
 #: Methods that may be sent again on another connection (RFC 9110 section 9.2.2),
@@ -124,16 +128,25 @@ class Exchange:
         self._head: ResponseHead | None = None
         self._request: Iterator[bytes] | None = body_pieces(environ) if has_body(environ) else None
         self._unsent = b""
+        self._raw = self._at_hand = b""
+        self._keeps_alive = False
         self._ended = False
 
     def __iter__(self) -> Iterator[bytes]:
-        if self._head is None:
-            self.begin()
+        try:
+            if self._head is None:
+                self.begin()
+        except NoAnswerError as error:  # ErrorResponder has returned by now
+            body = error_body(error.message)
+            self._start_response("502 Bad Gateway", [("Content-Type", "application/json"),
+                                                     ("Content-Length", str(len(body)))])
+            yield body
+            return
         if self.offer:
             self._respond()
-        if not self._connection.has_read_of(self._decoder):
+        if self._at_hand or not self._decoder.done:
             # An empty piece makes gunicorn send the head before there is a body.
-            yield b""
+            yield self._at_hand
         while (piece := self._next()) is not None:
             yield piece
 
@@ -150,7 +163,11 @@ class Exchange:
             while self._send_more():
                 pass
             head = self._head = self._connection.read_head(self._wait)
+            if head.status == 101 and not upgrade_of(self._environ):
+                raise ProtocolError("it switched protocols unasked")
             self._decoder, self._body = self._connection.body(self._environ["REQUEST_METHOD"], head)
+            if not self.is_hijacked:
+                self._raw, self._at_hand = self._connection.decode_read(self._decoder)
         self._keeps_alive = head.keeps_alive and (self._request is None or head.status < 400)
         if head.status >= 400:
             self._request = None  # refused: the rest of the request is of no use
@@ -161,13 +178,10 @@ class Exchange:
         """Send a response that is all there as it came; any other is left to the server."""
         assert self.offer  # who hands over has found it here
         assert self._head  # begin() read it
-        if not self.offer.may_answer or self._request or self._head.get("connection"):
-            return self
-        body = self._connection.rest_of(self._decoder)
-        if body is None:
+        if not self._decoder.done or self._request or not self.offer.may_answer or not is_plain(self._head):
             return self
         self.close()
-        self.offer.answer(self._head, body)
+        self.offer.answer(self._head, self._raw)
         return ()
 
     @property
@@ -199,16 +213,22 @@ class Exchange:
         if self._ended:
             return
         self._ended = True
-        if self._pool and self._head and self._decoder.done and self._keeps_alive and not self._request:
+        if self._pool and self._keeps_alive and self._decoder.done and not self._request:
             self._pool.keep(self._connection)
         else:
             self._connection.close()
 
     def _next(self) -> bytes | None:
         """The next piece of body; sends what is left of the request while the daemon says nothing."""
-        while self._send_more():
-            pass
-        return next(self._body, None)
+        try:
+            while self._send_more():
+                pass
+            return next(self._body, None)
+        except (ConnectionError, ProtocolError, BadRequest) as error:
+            # The head is on its way: all that can be done is not to end the response as if it were whole.
+            _log.warning("a response broke off: %s", error)
+            self.close()
+            raise ConnectionResetError(errno.ECONNRESET, "the response broke off") from error
 
     def _respond(self) -> None:
         assert self._head is not None  # begin() read it
@@ -232,11 +252,10 @@ class Exchange:
     def _closing_on_error(self) -> Iterator[None]:
         try:
             yield
-        except ClientGone:
+        except BaseException as error:
             self.close()
-            raise
-        except (ConnectionError, ProtocolError) as error:
-            self.close()
+            if isinstance(error, ClientGone) or not isinstance(error, ConnectionError | ProtocolError):
+                raise
             raise NoAnswerError(f"the Docker daemon gave no proper answer: {error}") from error
 
     def _wait(self) -> None:
@@ -351,9 +370,8 @@ def body_pieces(environ: WSGIEnvironment) -> Iterator[bytes]:
     """The request's body in the framing that :func:`framing` announces, block by block."""
     chunked = "HTTP_TRANSFER_ENCODING" in environ
     left = None if chunked else int(environ["CONTENT_LENGTH"])
-    read: Any = environ["wsgi.input"].read
     while left is None or left > 0:
-        data: bytes = read(_BLOCK if left is None else min(_BLOCK, left))
+        data = _read(environ, _BLOCK if left is None else min(_BLOCK, left))
         if not data:
             break
         left = left if left is None else left - len(data)
@@ -362,7 +380,21 @@ def body_pieces(environ: WSGIEnvironment) -> Iterator[bytes]:
         yield b"0\r\n\r\n"
 
 
+def _read(environ: WSGIEnvironment, size: int) -> bytes:
+    try:
+        return payload.read_input(environ, size)
+    except ConnectionError as error:
+        raise ClientGone from error
+
+
+def is_plain(head: ResponseHead) -> bool:
+    """Whether a response's head can go to a client as it is."""
+    return head.version == "1.1" and "connection" not in head and "," not in head.get("content-length")
+
+
 def end_to_end(head: ResponseHead) -> Headers:
-    """A response's headers without those that speak of the daemon's connection."""
-    named = {token.strip().lower() for token in head.get("connection").split(",")}
-    return [(name, value) for name, value in head.headers if name.lower() not in HOP_BY_HOP | named]
+    """A response's headers without those that speak of the daemon's connection, with its length at most once."""
+    dropped = HOP_BY_HOP | {token.strip().lower() for token in head.get("connection").split(",")}
+    length = head.get("content-length").partition(",")[0]
+    found = [(name, value) for name, value in head.headers if name.lower() not in dropped | {"content-length"}]
+    return found if not length or "transfer-encoding" in head else [*found, ("Content-Length", length)]

@@ -4,8 +4,9 @@ A stream is a client's connection and the daemon's connection that answers it,
 joined byte for byte in both directions; each direction ends on its own (half-close).
 What is in a stream was decided before it came here: the request's head is on its
 way to the daemon, and either it asked the daemon to close after this one response,
-or the daemon's answer says that its connection is HTTP no more. So nothing is
-parsed here, and nothing after the response can reach the daemon as a request.
+or the daemon's answer says that its connection is HTTP no more. So nothing after the
+response can reach the daemon as a request, and nothing is parsed here but the
+response's head: where that is no HTTP, the client is answered 502 in its place.
 
 Bytes are copied by the kernel, ``splice(2)`` by way of a pipe. A pipe is only lent
 to a direction while there is something in it, so a quiet stream costs its two
@@ -32,6 +33,7 @@ from collections import deque
 from collections.abc import Callable
 
 from weavemw.ops.tally import REQUESTS, STREAM_BYTES, STREAMS, STREAMS_ENDED, Tally
+from weavemw.transport.http1 import HeadReader, ProtocolError, bad_gateway, decoder_for
 
 __all__ = ["Relay", "Stream"]
 
@@ -39,6 +41,7 @@ _log = logging.getLogger(__name__)
 
 _READ_WRITE = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _GONE = select.EPOLLHUP | select.EPOLLERR
+_BLOCK = 65536
 _PIPE_SIZE = 1 << 20
 _IDLE_PIPES = 16
 _BROKEN = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTUNREACH)
@@ -112,6 +115,11 @@ class Flow:
             return False
         return not self.done
 
+    def begin_with(self, data: bytes, *, ended: bool = False) -> None:
+        """Move this first: it was read of the source, and is all of it if that has ``ended``."""
+        self._prefix = data
+        self.ended = ended
+
     def _step(self, pipes: Pipes) -> int:
         if self._prefix:
             return self._send_prefix()
@@ -175,6 +183,7 @@ class Stream:
         "counted",
         "down",
         "drain_until",
+        "head",
         "up",
         "upstream",
         "upstream_gone",
@@ -188,6 +197,7 @@ class Stream:
         self.down = Flow(upstream, client, to_client)
         self.call = call
         self.code = code
+        self.head = HeadReader()
         self.counted = False
         self.client_gone = False
         self.upstream_gone = False
@@ -252,16 +262,33 @@ class Stream:
             return False
 
     def _has_answer(self) -> bool:
-        """Whether the daemon has begun to answer; its status is seen before it is moved."""
-        if self.code is None:
-            try:
-                line = self.upstream.recv(12, socket.MSG_PEEK)
-            except BlockingIOError:  # its arrival will be an event
-                return False
-            except OSError:  # moving will tell
-                line = b""
-            self.code = line[9:].decode() if line.startswith(b"HTTP/1.") and line[9:].isdigit() else ""
+        """Whether the head of the daemon's answer is there, or what is said in its place."""
+        try:
+            while self.code is None:
+                self._read_head(self.upstream.recv(_BLOCK))
+        except BlockingIOError:  # its arrival will be an event
+            return False
+        except (OSError, ProtocolError) as error:
+            self._refuse(error)
         return True
+
+    def _read_head(self, data: bytes) -> None:
+        if not data:
+            raise ProtocolError("it closed the connection without an answer")
+        head = self.head.feed(data)
+        if head:
+            if head.status == 101:
+                raise ProtocolError("it switched protocols unasked")
+            decoder_for("", head)
+            self.code = str(head.status)
+            self.down.begin_with(bytes(self.head.read))
+            self.head = HeadReader()
+
+    def _refuse(self, error: Exception) -> None:
+        self.code = "" if self.client_gone else "502"
+        self.up.close()
+        self.down.begin_with(bad_gateway(f"the Docker daemon gave no proper answer: {error}"), ended=True)
+        self.head = HeadReader()
 
     def _drain(self) -> None:
         try:

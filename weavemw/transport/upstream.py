@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator
 
 from weavemw.errors import DockerUnreachable
-from weavemw.transport.http1 import BodyDecoder, ProtocolError, ResponseHead, decoder_for
+from weavemw.transport.http1 import BodyDecoder, HeadReader, ProtocolError, ResponseHead, decoder_for
 
 __all__ = ["ClientGone", "Connection", "Upstream"]
 
@@ -65,9 +65,9 @@ class Upstream:
             connection.close()
 
     def keep(self, connection: Connection) -> None:
-        """Put a connection back whose response has been read to its end."""
+        """Put a connection back whose response has been read to its end; one that says more than that is closed."""
         with self._lock:
-            if len(self._idle) < _IDLE_AT_MOST:
+            if len(self._idle) < _IDLE_AT_MOST and connection.is_drained:
                 self._idle.append(connection)
                 return
         connection.close()
@@ -108,6 +108,11 @@ class Connection:
         return not poll.poll(0)
 
     @property
+    def is_drained(self) -> bool:
+        """Whether all that was read has found its reader."""
+        return not self._buffer
+
+    @property
     def has_bytes(self) -> bool:
         """Whether the daemon has said something, or hung up."""
         return bool(self._buffer) or not self.is_quiet
@@ -140,27 +145,32 @@ class Connection:
             raise ClientGone
 
     def read_head(self, wait: Callable[[], None]) -> ResponseHead:
-        """The next response head that is not an interim one (RFC 9110 section 15.2); 101 is final."""
-        while True:
-            head = ResponseHead.parse(self._read_until_empty_line(wait))
-            if head.status >= 200 or head.status == 101:
-                return head
+        """The next response head that is not an interim one (RFC 9110 section 15.2); 101 is final.
+
+        Before it reads from the socket it calls ``wait``. Raises :class:`~weavemw.transport.http1.ProtocolError`.
+        """
+        reader = HeadReader()
+        head = reader.feed(self._buffer)
+        while head is None:
+            wait()
+            data = self.sock.recv(_BLOCK)
+            if not data:
+                raise ProtocolError("it closed the connection without an answer")
+            head = reader.feed(data)
+        self._buffer = reader.rest
+        return head
 
     def body(self, method: str, head: ResponseHead) -> tuple[BodyDecoder, Iterator[bytes]]:
         """How the body is framed, and its pieces as they arrive."""
         decoder = decoder_for(method, head)
         return decoder, self._pieces(decoder)
 
-    def has_read_of(self, decoder: BodyDecoder) -> bool:
-        """Whether the next piece of a body (or its end) was read with the head, so that it need not be waited for."""
-        return decoder.done or (bool(self._buffer) and decoder.length is not None)
-
-    def rest_of(self, decoder: BodyDecoder) -> bytes | None:
-        """A whole body if all of it was read with the head, else ``None``; the response is over then."""
-        if decoder.length != len(self._buffer):
-            return None
-        body, self._buffer = self._buffer, b""
-        return body if decoder.done else b"".join(decoder.feed(body))
+    def decode_read(self, decoder: BodyDecoder) -> tuple[bytes, bytes]:
+        """What was read of a body with its head: as it came, and what it says."""
+        raw = b"" if decoder.done else self.take_read()
+        body = decoder.feed(raw) if raw else b""
+        self._buffer += decoder.surplus
+        return raw, body
 
     def take_read(self) -> bytes:
         """What was read of the connection and is nobody's yet."""
@@ -171,17 +181,8 @@ class Connection:
         """Close it; closing twice is no error."""
         self.sock.close()
 
-    def _read_until_empty_line(self, wait: Callable[[], None]) -> bytes:
-        while b"\r\n\r\n" not in self._buffer:
-            wait()
-            data = self.sock.recv(_BLOCK)
-            if not data:
-                raise ProtocolError("the daemon closed the connection without an answer")
-            self._buffer += data
-        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
-        return head
-
     def _pieces(self, decoder: BodyDecoder) -> Iterator[bytes]:
         while not decoder.done:
-            data, self._buffer = self._buffer or self.sock.recv(_BLOCK), b""
-            yield from decoder.feed(data)
+            if piece := decoder.feed(self.take_read() or self.sock.recv(_BLOCK)):
+                yield piece
+        self._buffer += decoder.surplus

@@ -31,7 +31,7 @@ def test_short_or_odd_bytes_end_the_reading(data):
 
 def test_several_messages_in_one_packet_are_read_apart():
     """A packet may hold many messages, each padded."""
-    sent = (messages.numbered(messages.get_link("weave"), 7), messages.numbered(messages.all_addresses(), 8))
+    sent = (messages.numbered(messages.get_link("weave"), 7), messages.numbered(messages.addresses(), 8))
     found = list(responses(b"".join(sent)))
     assert [(kind, sequence) for kind, _, sequence, _ in found] == [(messages.RTM_GETLINK, 7),
                                                                     (messages.RTM_GETADDR, 8)]

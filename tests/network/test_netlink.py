@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import re
 import socket
+import struct
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +14,8 @@ from ipaddress import ip_interface
 import pytest
 
 from weavemw.errors import NetworkError
-from weavemw.network import messages
-from weavemw.network.netlink import NetlinkNetwork, NetlinkSocket, ensure_bridge
+from weavemw.network import messages, netlink
+from weavemw.network.netlink import NetlinkNetwork, NetlinkSocket, ensure_bridge, setns
 from weavemw.network.plan import Ethwe, HostInterface, Plan, ProcessEnded, host_names
 from weavemw.testing import await_true
 
@@ -171,6 +173,42 @@ def test_addresses_change_in_place(network, container, ip):
         assert namespace.ethwe().attached
 
 
+@pytest.mark.parametrize("promote", ["0", "1"])
+@pytest.mark.parametrize(("had", "gets"), [
+    pytest.param(("10.32.0.1/12",), ("10.32.0.9/12",), id="another of the subnet"),
+    pytest.param(("10.32.0.1/12", "10.32.0.2/12", "10.40.0.7/24"), ("10.32.0.2/12", "10.32.0.9/12"), id="one stays"),
+    pytest.param(("10.32.0.1/12",), ("10.40.0.7/24",), id="another subnet"),
+    pytest.param(("10.32.0.1/12",), ("10.32.0.1/24",), id="another prefix length"),
+    pytest.param(("fd00::5/64",), ("fd00::6/64",), id="IPv6"),
+    pytest.param(("fd00::5/64",), ("fd00::5/80",), id="another prefix length of IPv6"),
+    pytest.param(("10.32.0.1/12", "fd00::5/64"), (), id="none"),
+])
+def test_addresses_and_routes_are_right_after_a_change(network, container, ip, promote, had, gets):
+    """Whether or not the kernel keeps other addresses of a subnet when its first one goes, nothing else goes."""
+    pid = container()
+    subprocess.run(["nsenter", f"--net=/proc/{pid}/ns/net", "sh", "-c", f"""
+        for each in default all; do echo {promote} > /proc/sys/net/ipv4/conf/$each/promote_secondaries; done"""],
+                   check=True)
+    attach(network, pid, Plan(ID, tuple(map(ip_interface, had))))
+    with network.namespace(pid) as namespace:
+        namespace.readdress(map(ip_interface, gets))
+        assert set(namespace.ethwe().addresses) == set(map(ip_interface, gets))
+    routes = ip("route", pid=pid) + ip("-6", "route", pid=pid)
+    assert all(f"{ip_interface(address).network} dev ethwe" in routes for address in gets)
+    if any("." in address for address in gets):
+        assert "224.0.0.0/4 dev ethwe" in routes
+
+
+def test_a_change_that_fails_takes_nothing_away(network, container):
+    """If an address can't be given, those that are there stay."""
+    pid = container()
+    attach(network, pid, Plan(ID, (FOUR,)))
+    with network.namespace(pid) as namespace:
+        with pytest.raises(NetworkError, match="can't give interface"):
+            namespace.readdress((OTHER_FOUR, OTHER_FOUR))
+        assert FOUR in namespace.ethwe().addresses
+
+
 def test_hosts_own_namespace_is_refused(network):
     """A process in the host's namespace gets nothing, and neither does the host."""
     with pytest.raises(NetworkError, match="uses the host's own network namespace"), network.namespace(os.getpid()):
@@ -303,27 +341,42 @@ def test_eight_at_once(network, container):
 
 
 def test_no_thread_stays_in_a_containers_namespace(network, container):
-    """After attaches the thread that went into containers is back, and no other ever left."""
+    """After an attach all threads are where they were, and none is left of it."""
     before = set(os.listdir("/proc/self/task"))
-    attach(network, container(), Plan(ID, (FOUR,)))
-    tasks = set(os.listdir("/proc/self/task")) - before | {str(threading.get_native_id())}
-    assert len(tasks) == 2
+    attach(network, container(), Plan(ID, (FOUR, SIX)))
+    await_true(lambda: set(os.listdir("/proc/self/task")) <= before)
     here = os.stat("/proc/thread-self/ns/net").st_ino
-    await_true(lambda: {os.stat(f"/proc/self/task/{task}/ns/net").st_ino for task in tasks} == {here})
+    with NetlinkSocket() as link_socket:
+        assert link_socket.link("weave")
+    assert os.stat(f"/proc/self/task/{threading.get_native_id()}/ns/net").st_ino == here
 
 
-def test_thread_ends_with_its_network(host, container):
-    """A network that nobody uses any more keeps no thread."""
-    before = threading.active_count()
-    used = NetlinkNetwork("weave", 1376)
-    attach(used, container(), Plan(ID, (FOUR,)))
-    assert threading.active_count() == before + 1
-    del used
-    await_true(lambda: threading.active_count() == before)
+def test_a_visitor_that_finds_no_way_home_costs_nothing(network, container, monkeypatch):
+    """If the kernel lets a thread into a container but not back, this attach and those that follow work."""
+    def only_there(descriptor):
+        if os.path.samestat(os.fstat(descriptor), home):
+            raise OSError(errno.ENOMEM, "no memory")
+        setns(descriptor)
+
+    home = os.stat("/proc/thread-self/ns/net")
+    monkeypatch.setattr(netlink, "setns", only_there)
+    for name, address in ((ID, FOUR), (OTHER, OTHER_FOUR)):
+        attach(network, container(), Plan(name, (address,)))
+    assert len(network.interfaces()) == 2
+
+
+def test_no_way_in_is_an_error(network, container, monkeypatch, descriptors):
+    """A namespace that can't be entered is an error of the network, and leaves nothing open."""
+    pid, before = container(), descriptors()
+    monkeypatch.setattr(netlink, "setns", lambda descriptor: setns(-1))
+    with pytest.raises(NetworkError, match="no way into a network namespace: Bad file descriptor"), \
+            network.namespace(pid):
+        pass
+    assert descriptors() == before
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_visitor_is_started_anew_after_a_fork(network, container):
+def test_an_attach_after_a_fork(network, container):
     """A process that was forked after an attach can attach, too."""
     attach(network, container(), Plan(ID, (FOUR,)))
     pid = container()
@@ -345,3 +398,99 @@ def test_kernel_that_does_not_answer_is_an_error(host, monkeypatch):
         silent = dataclasses.replace(messages.set_link("lo", up=True), flags=0)
         with pytest.raises(NetworkError, match="the kernel gave no answer"):
             link_socket.do(silent)
+
+
+def forge(link_socket, *packets):
+    """Send to a netlink socket what looks like the kernel's, from a socket that anyone with CAP_NET_ADMIN may open."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as forger:
+        for packet in packets:
+            forger.sendto(packet, (link_socket._socket.getsockname()[0], 0))
+
+
+def packet(kind, body, *, sequence=1, flags=0):
+    return struct.pack("=IHHII", 16 + len(body), kind, flags, sequence, 0) + body
+
+
+def test_only_the_kernel_is_believed(host, ip):
+    """What others write to our socket is not the kernel's answer: neither that it worked, nor that it is there."""
+    ip("link", "add", "real", "type", "bridge")
+    with NetlinkSocket() as link_socket:
+        link_socket._socket.bind((0, 0))
+        forge(link_socket, packet(messages.NLMSG_ERROR, bytes(20)))
+        with pytest.raises(NetworkError, match="can't remove none"):
+            link_socket.do(messages.delete_link("none"))
+        forge(link_socket, packet(messages.RTM_NEWLINK, bytes(16) + messages.attribute(messages.IFLA_IFNAME, "false"),
+                                  sequence=2))
+        assert link_socket.link("real").name == "real"
+
+
+class Scripted(NetlinkSocket):
+    """One whose kernel answers as written: for each request some packets; the list of requests is ``sent``."""
+
+    def __init__(self, *answers):
+        super().__init__()
+        self.answers, self.sent, self.pending = list(answers), [], []
+
+    def _send(self, sent):
+        self.sent.append(sent)
+        self.pending += self.answers.pop(0)
+
+    def _receive(self, wanted):
+        return messages.responses(self.pending.pop(0))
+
+
+def part(sequence, name, flags=0):
+    body = bytes(16) + messages.attribute(messages.IFLA_IFNAME, name)
+    return packet(messages.RTM_NEWLINK, body, sequence=sequence, flags=flags)
+
+
+def done(sequence, number=0):
+    return packet(messages.NLMSG_DONE, struct.pack("=i", -number), sequence=sequence)
+
+
+def test_a_list_that_changes_is_read_to_its_end_and_again():
+    """Until it has ended the kernel begins no other (EBUSY)."""
+    interrupted = messages.DUMP_INTERRUPTED
+    with Scripted([part(1, "old", interrupted), part(1, "b"), done(1)], [part(2, "new"), done(2)]) as link_socket:
+        assert [link.name for link in link_socket.links()] == ["new"]
+        assert link_socket.pending == []
+
+
+def test_a_list_that_never_rests_is_an_error():
+    """It is asked for a few times."""
+    answers = [[part(number, "x", messages.DUMP_INTERRUPTED), done(number)] for number in range(1, 9)]
+    with Scripted(*answers) as link_socket, pytest.raises(NetworkError, match="it changed meanwhile"):
+        link_socket.links()
+    assert 1 < len(link_socket.sent) < 8
+
+
+def test_a_list_that_breaks_off_is_an_error():
+    """The kernel says at the end of a list if it could not give all of it."""
+    with Scripted([part(1, "a"), done(1, errno.ENOMEM)]) as link_socket, \
+            pytest.raises(NetworkError, match="can't list the interfaces: Cannot allocate memory"):
+        link_socket.links()
+
+
+def test_lists_are_filtered(host, ip):
+    """Ports of a bridge, interfaces of a kind, addresses of an interface; the kernel sends no more than these."""
+    ip("link", "add", "w", "type", "bridge")
+    for number in range(3):
+        ip("link", "add", f"port{number}", "type", "veth", "peer", "name", f"other{number}")
+        ip("addr", "add", f"192.0.2.{number}/24", "dev", f"port{number}")
+    ip("link", "set", "port1", "master", "w")
+    with NetlinkSocket() as link_socket:
+        bridge, port = link_socket.link("w"), link_socket.link("port1")
+        assert [link.name for link in link_socket.links(kind="bridge")] == ["w"]
+        assert [link.name for link in link_socket.links(master=bridge.index)] == ["port1"]
+        assert link_socket.addresses(port.index) == (ip_interface("192.0.2.1/24"),)
+        assert link_socket.addresses(9999) == ()
+        for message in (messages.links(kind="bridge"), messages.links(master=bridge.index),
+                        messages.addresses(port.index)):
+            assert len(link_socket.ask(message)) == 1
+
+
+def test_a_kernel_that_filters_nothing():
+    """Old ones send all there is."""
+    other = [part(1, "a"), done(1)]
+    with Scripted(other) as link_socket:
+        assert link_socket.links(kind="bridge") == ()

@@ -4,7 +4,8 @@ from ipaddress import ip_interface, ip_network
 
 import pytest
 
-from weavemw.router.host import Bridge, Route, addresses_of, bridges, client_networks, overlapping, routes
+from weavemw.network.messages import AF_INET, IFA_ADDRESS, RTA_DST, attribute, read_address
+from weavemw.router.host import HostBridge, Route, _route, addresses_of, bridges, client_networks, overlapping, routes
 
 RANGES = [ip_network("10.32.0.0/12"), ip_network("fd00::/48")]
 
@@ -26,8 +27,8 @@ def test_overlapping(network: str, device: str, overlaps: bool) -> None:
     assert overlapping(RANGES, [*others, route], "weave") == (route if overlaps else None)
 
 
-BRIDGES = [Bridge("docker0", (ip_interface("172.17.0.1/16"), ip_interface("fe80::1/64"))),
-           Bridge("br-0123456789ab", (ip_interface("172.18.0.1/16"),)), Bridge("br0", (ip_interface("192.0.2.1/24"),))]
+BRIDGES = [HostBridge("docker0", (ip_interface("172.17.0.1/16"), ip_interface("fe80::1/64"))),
+           HostBridge("br-0123456789ab", (ip_interface("172.18.0.1/16"),)), HostBridge("br0", (ip_interface("192.0.2.1/24"),))]
 
 
 def test_client_networks() -> None:
@@ -47,3 +48,15 @@ def test_reading_needs_no_rights() -> None:
     """Routes and bridges of the host can be read by anyone."""
     assert all(route.network.prefixlen <= 128 for route in routes())
     assert all(bridge.name for bridge in bridges())
+
+
+AF_MPLS, AF_MCTP = 28, 45
+
+
+def test_what_is_no_ip_is_left_out() -> None:
+    """A label of MPLS is no network, and the one byte of MCTP no address: other families are listed with them."""
+    route = bytes((20, 0, 0, 254, 3, 0, 1)) + bytes(4) + attribute(RTA_DST, bytes((0, 6, 0x41, 0)))
+    assert _route(bytes((AF_MPLS,)) + route, {}) is None
+    assert _route(bytes((AF_INET, 8)) + route[1:12] + attribute(RTA_DST, bytes((10, 0, 0, 0))), {}) == Route(
+        ip_network("10.0.0.0/8"), "?")
+    assert read_address(bytes((AF_MCTP, 0, 0, 0)) + bytes(4) + attribute(IFA_ADDRESS, b"\x08")) is None

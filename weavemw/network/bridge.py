@@ -10,7 +10,7 @@ from weavemw.network import messages
 from weavemw.network.addresses import Interface
 from weavemw.network.netlink import NetlinkSocket
 
-__all__ = ["EXPOSE", "Bridge", "add_address", "delete_address", "look", "loosen", "remove"]
+__all__ = ["EXPOSE", "BridgeState", "add_address", "delete_address", "look", "loosen", "remove"]
 
 #: Who owns the host's own addresses at the router.
 EXPOSE = "weave:expose"
@@ -19,7 +19,7 @@ _CONF = Path("/proc/sys/net/ipv4/conf")
 
 
 @dataclass(frozen=True, slots=True)
-class Bridge:
+class BridgeState:
     """A bridge as it is: ``ports`` are the names of the interfaces enslaved to it."""
 
     index: int
@@ -28,16 +28,14 @@ class Bridge:
     ports: tuple[str, ...]
 
 
-def look(name: str) -> Bridge | None:
+def look(name: str) -> BridgeState | None:
     """The bridge of this name; ``None`` if there is no interface of that name, or it is no bridge."""
     with NetlinkSocket() as host:
         link = host.link(name)
         if link is None or link.kind != "bridge":
             return None
-        links = map(messages.read_link, host.ask(messages.links_of(link.index)))
-        found = (messages.address_of(body, link.index) for body in host.ask(messages.all_addresses()))
-        return Bridge(link.index, link.mac, tuple(one for one in found if one),
-                      tuple(each.name for each in links if each.master == link.index))
+        ports = tuple(port.name for port in host.links(master=link.index))
+        return BridgeState(link.index, link.mac, host.given_addresses(link.index), ports)
 
 
 def add_address(name: str, address: Interface) -> None:

@@ -7,7 +7,7 @@ one), a fixed body, and attributes.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network, ip_interface
 
@@ -15,9 +15,9 @@ from weavemw.network.addresses import Interface
 from weavemw.network.plan import WEAVE_DNS, Plan
 
 __all__ = ["ACK", "CREATE", "DUMP", "EXCL", "IFF_LOWER_UP", "IFF_RUNNING", "IFF_UP", "Link", "Message", "add_address",
-           "address_of", "all_addresses", "announce", "attribute", "attributes", "bridge", "complaint",
-           "delete_address", "delete_link", "dns_route", "get_link", "inside", "links_of", "multicast_route",
-           "numbered", "read_link", "responses", "set_link", "veth"]
+           "addresses", "announce", "attribute", "attributes", "bridge", "complaint", "delete_address", "delete_link",
+           "dns_route", "end_of_dump", "get_link", "inside", "links", "multicast_route", "numbered", "promote",
+           "read_address", "read_link", "readdressing", "responses", "set_link", "veth"]
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -34,7 +34,7 @@ IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_EXT_MASK = 20, 26, 28, 29
 IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_BR_STP_STATE, IFLA_BR_MCAST_SNOOPING = 5, 23
-IFLA_INET_CONF, IPV4_DEVCONF_ARP_NOTIFY = 1, 22
+IFLA_INET_CONF, IPV4_DEVCONF_PROMOTE_SECONDARIES, IPV4_DEVCONF_ARP_NOTIFY = 1, 20, 22
 RTEXT_FILTER_SKIP_STATS = 8
 
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
@@ -48,7 +48,7 @@ NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 AF_INET, AF_INET6 = 2, 10
 
 _HEADER, _LINK, _ADDRESS = struct.Struct("=IHHII"), struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
-_ROUTE, _ATTRIBUTE = struct.Struct("=BBBBBBBBI"), struct.Struct("=HH")
+_ROUTE, _ATTRIBUTE, _ERRNO = struct.Struct("=BBBBBBBBI"), struct.Struct("=HH"), struct.Struct("=i")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +123,21 @@ def set_link(name: str = "", *, index: int = 0, up: bool = False, mtu: int = 0, 
     body += attribute(IFLA_IFNAME, name) if not index else b""
     body += attribute(IFLA_MTU, mtu) if mtu else b""
     body += attribute(IFLA_IFALIAS, alias.encode()) if alias else b""
-    body += attribute(IFLA_AF_SPEC, _ARP_NOTIFY) if arp_notify else b""
+    body += _turned_on(IPV4_DEVCONF_ARP_NOTIFY) if arp_notify else b""
     return Message(RTM_NEWLINK, ACK, body, f"set up {name or f'interface {index}'}")
 
 
-_ARP_NOTIFY = attribute(AF_INET, attribute(IFLA_INET_CONF, attribute(IPV4_DEVCONF_ARP_NOTIFY, 1)))
+def promote(index: int) -> Message:
+    """Let an interface keep the other IPv4 addresses of a subnet when its first one goes (ip-sysctl, the kernel's).
+
+    Without it they go too, and with the last address all routes by the interface.
+    """
+    body = _link(index) + _turned_on(IPV4_DEVCONF_PROMOTE_SECONDARIES)
+    return Message(RTM_NEWLINK, ACK, body, f"let interface {index} keep its other addresses")
+
+
+def _turned_on(setting: int) -> bytes:
+    return attribute(IFLA_AF_SPEC, attribute(AF_INET, attribute(IFLA_INET_CONF, attribute(setting, 1))))
 
 
 def announce(index: int, mac: str) -> Message:
@@ -147,9 +157,11 @@ def get_link(name: str) -> Message:
     return Message(RTM_GETLINK, 0, body, f"find the interface {name}")
 
 
-def links_of(master: int) -> Message:
-    """Ask for all ports of a bridge; kernels that don't filter answer with all interfaces."""
-    body = _link(0) + attribute(IFLA_MASTER, master) + attribute(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+def links(*, master: int = 0, kind: str = "") -> Message:
+    """Ask for all interfaces, or the ports of a bridge, or those of a kind; kernels before 4.6 answer with all."""
+    body = _link(0) + attribute(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    body += attribute(IFLA_MASTER, master) if master else b""
+    body += attribute(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, kind.encode())) if kind else b""
     return Message(RTM_GETLINK, DUMP, body, "list the interfaces")
 
 
@@ -164,9 +176,23 @@ def delete_address(index: int, interface: Interface) -> Message:
     return Message(RTM_DELADDR, ACK, _address(index, interface), f"take the address {interface} from interface {index}")
 
 
-def all_addresses() -> Message:
-    """Ask for the addresses of all interfaces."""
-    return Message(RTM_GETADDR, DUMP, _ADDRESS.pack(0, 0, 0, 0, 0), "list the addresses")
+def addresses(index: int = 0) -> Message:
+    """Ask for the addresses of an interface, or of all; kernels before 4.20 answer with all."""
+    return Message(RTM_GETADDR, DUMP, _ADDRESS.pack(0, 0, 0, 0, index), "list the addresses")
+
+
+def readdressing(index: int, has: Collection[Interface],
+                 wanted: Collection[Interface]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+    """What gives an interface exactly these addresses, in two parts: only if the first one works, the second is due.
+
+    An IPv6 address can't be there twice, with two prefix lengths, as one of IPv4 can: it goes before it comes.
+    """
+    gone = [address for address in has if address not in wanted]
+    ips = {address.ip for address in wanted if address.version == 6}
+    in_the_way = [address for address in gone if address.ip in ips]
+    first = (promote(index), *(delete_address(index, address) for address in in_the_way),
+             *(add_address(index, address) for address in wanted if address not in has))
+    return first, tuple(delete_address(index, address) for address in gone if address not in in_the_way)
 
 
 def multicast_route(index: int) -> Message:
@@ -217,23 +243,27 @@ def complaint(flags: int, body: bytes) -> tuple[int, str]:
     return -errno, words[0].rstrip(b"\0").decode(errors="replace") if words else ""
 
 
+def end_of_dump(body: bytes) -> int:
+    """The errno (0: it is whole) of an NLMSG_DONE."""
+    return -int(_ERRNO.unpack_from(body)[0]) if len(body) >= _ERRNO.size else 0
+
+
 def read_link(body: bytes) -> Link:
     """An interface from an RTM_NEWLINK."""
     _, _, index, flags, _ = _LINK.unpack_from(body)
-    found = dict(attributes(body, _LINK.size))
-    kind = dict(attributes(found.get(IFLA_LINKINFO, b""))).get(IFLA_INFO_KIND, b"")
-    return Link(index, _text(found.get(IFLA_IFNAME, b"")), flags, _int(found.get(IFLA_MTU)),
-                _int(found.get(IFLA_MASTER)), found.get(IFLA_ADDRESS, b"").hex(":"), _text(kind),
-                _text(found.get(IFLA_IFALIAS, b"")))
+    values = dict(attributes(body, _LINK.size))
+    kind = dict(attributes(values.get(IFLA_LINKINFO, b""))).get(IFLA_INFO_KIND, b"")
+    return Link(index, _text(values.get(IFLA_IFNAME, b"")), flags, _int(values.get(IFLA_MTU)),
+                _int(values.get(IFLA_MASTER)), values.get(IFLA_ADDRESS, b"").hex(":"), _text(kind),
+                _text(values.get(IFLA_IFALIAS, b"")))
 
 
-def address_of(body: bytes, index: int) -> Interface | None:
-    """The address in an RTM_NEWADDR, if it is this interface's, and not one that the kernel made (link-local)."""
-    _, prefix, _, _, its_index = _ADDRESS.unpack_from(body)
-    found = dict(attributes(body, _ADDRESS.size))
-    interface = ip_interface((found.get(IFA_LOCAL) or found[IFA_ADDRESS], prefix))
-    made_by_kernel = interface.version == 6 and interface.is_link_local
-    return interface if its_index == index and not made_by_kernel else None
+def read_address(body: bytes) -> tuple[int, Interface] | None:
+    """The interface's index and the address in an RTM_NEWADDR; ``None`` for one that is neither IPv4 nor IPv6."""
+    family, prefix, _, _, index = _ADDRESS.unpack_from(body)
+    values = dict(attributes(body, _ADDRESS.size))
+    packed = values.get(IFA_LOCAL) or values.get(IFA_ADDRESS)
+    return (index, ip_interface((packed, prefix))) if packed and family in (AF_INET, AF_INET6) else None
 
 
 def _route(index: int, network: IPv4Network, what: str) -> Message:

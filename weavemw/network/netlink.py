@@ -1,8 +1,8 @@
 """Interfaces in the host and in containers, by route netlink alone: no forks, nothing opened before it is needed.
 
 A netlink socket speaks of the namespace in which it was opened, whoever uses it
-later. So one thread of the process enters containers' namespaces, opens a
-socket there, and goes home; all other threads stay where they are.
+later. So a thread of its own enters a container's namespace, opens a socket
+there, and ends; all other threads stay where they are.
 """
 
 from __future__ import annotations
@@ -13,16 +13,14 @@ import errno
 import functools
 import itertools
 import os
-import queue
 import secrets
 import socket
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from weavemw.errors import NetworkError
 from weavemw.network import messages
@@ -34,11 +32,12 @@ __all__ = ["NetlinkNetwork", "NetlinkSocket", "ensure_bridge", "setns"]
 
 T = TypeVar("T")
 
-_SOL_NETLINK, _ADD_MEMBERSHIP, _CAP_ACK, _EXT_ACK = 270, 1, 10, 11
+_SOL_NETLINK, _ADD_MEMBERSHIP, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 270, 1, 10, 11, 12
 _LINK_GROUP = 1
 _OWN_NAMESPACE = "/proc/thread-self/ns/net"
 _CLONE_NEWNET = 0x40000000
 _LIMIT = 10.0  # seconds that the kernel has for an answer
+_DUMPS = 5  # how often a list is asked for that changes while it is read
 _MTU = 1376  # of a bridge that is made here: what the router gives its own
 
 
@@ -55,15 +54,21 @@ def setns(descriptor: int) -> None:
 
 
 class NetlinkSocket:
-    """A route netlink socket in the namespace of the thread that makes it; used by one thread at a time."""
+    """A route netlink socket in the namespace of the thread that makes it; used by one thread at a time.
+
+    Whatever fails raises :class:`~weavemw.errors.NetworkError`.
+    """
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        except OSError as error:
+            raise NetworkError(f"can't talk to the kernel: {error.strerror}") from error
         self._sequence = itertools.count(1)
         self._socket.settimeout(_LIMIT)
         with contextlib.suppress(OSError):  # kernels before 4.12 have no words for their complaints
-            self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
-            self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
+            for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):  # the last: from 4.20 on, addresses of one interface
+                self._socket.setsockopt(_SOL_NETLINK, option, 1)
 
     def __enter__(self) -> Self:
         return self
@@ -92,23 +97,30 @@ class NetlinkSocket:
             _raise_for(message, number, words)
 
     def ask(self, wanted: Message) -> list[bytes]:
-        """Bodies of the answers to a question, or to a dump."""
+        """Bodies of the answers to a question, or to a dump; what changes while it is listed is asked for again."""
+        for _ in range(_DUMPS):
+            bodies, whole = self._answers(wanted)
+            if whole:
+                return bodies
+        raise NetworkError(f"can't {wanted.what}: it changed meanwhile")
+
+    def _answers(self, wanted: Message) -> tuple[list[bytes], bool]:
         sequence = next(self._sequence)
         self._send({sequence: wanted})
-        found: list[bytes] = []
-        while True:
+        bodies: list[bytes] = []
+        whole = True
+        while not bodies or wanted.flags & messages.DUMP:
             for kind, flags, its_sequence, body in self._receive(wanted):
                 if its_sequence != sequence:
                     continue
                 if kind == messages.NLMSG_ERROR:
                     _raise_for(wanted, *messages.complaint(flags, body))
-                if flags & messages.DUMP_INTERRUPTED:
-                    raise NetworkError(f"can't {wanted.what}: it changed meanwhile")
+                whole = whole and not flags & messages.DUMP_INTERRUPTED
                 if kind == messages.NLMSG_DONE:
-                    return found
-                found.append(body)
-            if found and not wanted.flags & messages.DUMP:
-                return found
+                    _raise_for(wanted, messages.end_of_dump(body), "")
+                    return bodies, whole
+                bodies.append(body)
+        return bodies, whole
 
     def link(self, name: str) -> Link | None:
         """The interface of this name."""
@@ -116,6 +128,23 @@ class NetlinkSocket:
             return messages.read_link(self.ask(messages.get_link(name))[0])
         except _NoSuchThing:
             return None
+
+    def links(self, *, master: int = 0, kind: str = "") -> tuple[Link, ...]:
+        """All interfaces, or the ports of the bridge with this index, or the interfaces of this kind."""
+        links = map(messages.read_link, self.ask(messages.links(master=master, kind=kind)))
+        return tuple(link for link in links if master in (0, link.master) and kind in ("", link.kind))
+
+    def addresses(self, index: int) -> tuple[Interface, ...]:
+        """The addresses of an interface, none if it is gone."""
+        with contextlib.suppress(_NoSuchThing):
+            addresses = map(messages.read_address, self.ask(messages.addresses(index)))
+            return tuple(address[1] for address in addresses if address and address[0] == index)
+        return ()
+
+    def given_addresses(self, index: int) -> tuple[Interface, ...]:
+        """The same without those that the kernel made itself (IPv6, link-local)."""
+        return tuple(address for address in self.addresses(index)
+                     if address.version == 4 or not address.is_link_local)
 
     def watch_links(self) -> None:
         """From now on be told of each change of an interface."""
@@ -132,13 +161,18 @@ class NetlinkSocket:
         raise NetworkError(f"interface {index} got no carrier within {_LIMIT:g} seconds")
 
     def _send(self, sent: dict[int, Message]) -> None:
-        self._socket.send(b"".join(messages.numbered(message, number) for number, message in sent.items()))
+        try:
+            self._socket.send(b"".join(messages.numbered(message, number) for number, message in sent.items()))
+        except OSError as error:
+            raise NetworkError(f"can't {next(iter(sent.values())).what}: {error.strerror}") from error
 
     def _receive(self, wanted: Message) -> Iterator[tuple[int, int, int, bytes]]:
+        """What the kernel says; in a container others may write to the socket too."""
         try:
-            return messages.responses(self._socket.recv(65536))
+            said, (sender, _) = self._socket.recvfrom(65536)
         except OSError as error:
             raise NetworkError(f"can't {wanted.what}: the kernel gave no answer ({error})") from error
+        return messages.responses(said) if sender == 0 else iter(())
 
 
 def _is_so(link: Link, index: int, flags: int) -> bool:
@@ -163,53 +197,40 @@ def _raise_for(message: Message, number: int, words: str) -> None:
         raise _KINDS.get(number, NetworkError)(f"can't {message.what}: {os.strerror(number)}{said}")
 
 
-_Visit = tuple[int, Callable[[], Any], Future[Any]]
-
-
-class _Visitor:
-    """The one thread that enters other network namespaces; it is started when first needed, anew after a fork."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pid = 0
-        self._visits: queue.SimpleQueue[_Visit | None] = queue.SimpleQueue()
-
-    def inside(self, namespace: int, action: Callable[[], T]) -> T:
-        """The result of ``action``, done in the namespace of this descriptor."""
-        self._start()
-        future: Future[T] = Future()
-        self._visits.put((namespace, action, future))
-        try:
-            return future.result(_LIMIT)
-        except TimeoutError as error:
-            raise NetworkError(f"no way into a network namespace within {_LIMIT:g} seconds") from error
-
-    def _start(self) -> None:
-        with self._lock:
-            if self._pid != os.getpid():
-                self._pid, self._visits = os.getpid(), queue.SimpleQueue()
-                threading.Thread(target=_visit, args=(self._visits,), name="weave-namespaces", daemon=True).start()
-                weakref.finalize(self, self._visits.put, None)
-
-
-def _visit(visits: queue.SimpleQueue[_Visit | None]) -> None:
-    home = os.open(_OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+def _inside(namespace: int, action: Callable[[], T]) -> T:
+    """The result of ``action``, done in the namespace of this descriptor by a thread that does nothing else."""
+    future: Future[T] = Future()
+    visitor = threading.Thread(target=_visit, args=(namespace, action, future), name="weave-namespace", daemon=True)
+    visitor.start()
+    visitor.join(_LIMIT)
+    if visitor.is_alive():
+        raise NetworkError(f"no way into a network namespace within {_LIMIT:g} seconds")
     try:
-        for namespace, action, future in iter(visits.get, None):
-            _visit_once(home, namespace, action, future)
-            del action, future  # what they hold is not ours to keep until the next visit
-    finally:
-        os.close(home)
+        return future.result()
+    except OSError as error:
+        raise NetworkError(f"no way into a network namespace: {error.strerror}") from error
 
 
-def _visit_once(home: int, namespace: int, action: Callable[[], Any], future: Future[Any]) -> None:
+def _visit(namespace: int, action: Callable[[], T], future: Future[T]) -> None:
     try:
-        setns(namespace)
-        future.set_result(action())
+        with _away(namespace):
+            result = action()
     except BaseException as error:  # noqa: BLE001  # it is the caller's
         future.set_exception(error)
+    else:
+        future.set_result(result)
+
+
+@contextlib.contextmanager
+def _away(namespace: int) -> Iterator[None]:
+    home = os.open(_OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        setns(namespace)
+        yield
     finally:
-        setns(home)
+        with contextlib.suppress(OSError):  # the thread ends here, unless gevent has patched threads
+            setns(home)
+        os.close(home)
 
 
 class NetlinkNetwork:
@@ -221,28 +242,26 @@ class NetlinkNetwork:
     def __init__(self, bridge: str = "weave", mtu: int = 0) -> None:
         self.bridge = bridge
         self.mtu = mtu
-        self._visitor = _Visitor()
 
     @contextlib.contextmanager
     def namespace(self, pid: int) -> Iterator[_ContainerNamespace]:
         descriptor = _open_namespace(pid)
         try:
-            with NetlinkSocket() as host, self._visitor.inside(descriptor, NetlinkSocket) as inside:
+            with NetlinkSocket() as host, _inside(descriptor, NetlinkSocket) as inside:
                 yield _ContainerNamespace(self, descriptor, host, inside)
         finally:
             os.close(descriptor)
 
     def detach(self, container_id: str) -> bool:
         with NetlinkSocket() as host:
-            found = [name for name in host_names(container_id) if _belongs(host.link(name), container_id)]
-            return sum(_deleted(host, name) for name in found) > 0
+            names = [name for name in host_names(container_id) if _belongs(host.link(name), container_id)]
+            return sum(_deleted(host, name) for name in names) > 0
 
     def interfaces(self) -> tuple[HostInterface, ...]:
         with NetlinkSocket() as host:
             bridge = host.link(self.bridge)
-            links = map(messages.read_link, host.ask(messages.links_of(bridge.index))) if bridge else ()
-            return tuple(HostInterface(link.name, link.alias) for link in links
-                         if bridge and link.master == bridge.index and is_host_name(link.name))
+            ports = host.links(master=bridge.index) if bridge else ()
+            return tuple(HostInterface(port.name, port.alias) for port in ports if is_host_name(port.name))
 
     def delete(self, host_interface: str) -> bool:
         with NetlinkSocket() as host:
@@ -251,10 +270,6 @@ class NetlinkNetwork:
     def port(self, host: NetlinkSocket) -> Link:
         """The bridge that host ends are enslaved to."""
         return host.link(self.bridge) or _made(host, self.bridge, self.mtu or _MTU)
-
-    def inside(self, namespace: int, action: Callable[[], T]) -> T:
-        """The result of an action done in another namespace."""
-        return self._visitor.inside(namespace, action)
 
 
 class _ContainerNamespace:
@@ -272,7 +287,7 @@ class _ContainerNamespace:
         if link is None:
             return None
         up = link.flags & IFF_UP and link.flags & IFF_LOWER_UP
-        return Ethwe(link.mac, bool(up), self._addresses(link.index))
+        return Ethwe(link.mac, bool(up), self._inside.given_addresses(link.index))
 
     def prepare(self, plan: Plan) -> str:
         with contextlib.suppress(_NoSuchThing):
@@ -296,11 +311,11 @@ class _ContainerNamespace:
         link = self._inside.link(ETHWE)
         if link is None:
             raise NetworkError(f"there is no {ETHWE} to give addresses to")
-        has, wanted = self._addresses(link.index), tuple(addresses)
+        has, wanted = self._inside.given_addresses(link.index), tuple(addresses)
         self._allow_ipv6(wanted)
-        self._inside.do(*(messages.add_address(link.index, one) for one in wanted if one not in has),
-                        *(messages.delete_address(link.index, one) for one in has if one not in wanted),
-                        messages.announce(link.index, link.mac))
+        coming, going = messages.readdressing(link.index, has, wanted)
+        self._inside.do(*coming)
+        self._inside.do(*going, messages.announce(link.index, link.mac))
 
     def undo(self) -> None:
         name, self._name = self._name, ""
@@ -339,13 +354,9 @@ class _ContainerNamespace:
         self._allow_ipv6(plan.addresses)
         self._inside.do(*messages.inside(plan, link.index))
 
-    def _addresses(self, index: int) -> tuple[Interface, ...]:
-        found = (messages.address_of(body, index) for body in self._inside.ask(messages.all_addresses()))
-        return tuple(one for one in found if one is not None)
-
     def _allow_ipv6(self, addresses: Iterable[Interface]) -> None:
-        if any(one.version == 6 for one in addresses):
-            self._network.inside(self._descriptor, _allow_ipv6)
+        if any(address.version == 6 for address in addresses):
+            _inside(self._descriptor, _allow_ipv6)
 
 
 def _allow_ipv6() -> None:

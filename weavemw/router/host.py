@@ -14,25 +14,22 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_address, ip_network
 
-from weavemw.errors import NetworkError
 from weavemw.network import messages
 from weavemw.network.messages import DUMP, Message
 from weavemw.network.netlink import NetlinkSocket
 from weavemw.router.client import Interface
 from weavemw.router.store import Network
 
-__all__ = ["Bridge", "Route", "address_changes", "addresses", "addresses_of", "bridges", "client_networks",
+__all__ = ["HostBridge", "Route", "address_changes", "addresses", "addresses_of", "bridges", "client_networks",
            "overlapping", "routes"]
 
 log = logging.getLogger(__name__)
 
-_DUMPS = 5
 _RT_TABLE_LOCAL, _RTM_GETROUTE = 255, 26
 _RTMGRP_IPV4_IFADDR = 0x10
-_IFADDRMSG, _RTMSG = struct.Struct("=BBBBI"), struct.Struct("=BBBBBBBBI")
-_ALL_LINKS = Message(messages.RTM_GETLINK, DUMP, bytes(16), "list the interfaces")
+_RTMSG = struct.Struct("=BBBBBBBBI")
 _ALL_ROUTES = Message(_RTM_GETROUTE, DUMP, bytes(_RTMSG.size), "list the routes")
 #: Docker's name for the bridge of a network: "br-" and the first twelve digits of the network's id.
 _DOCKER_NETWORK = re.compile(r"br-[0-9a-f]{12}")
@@ -52,7 +49,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Bridge:
+class HostBridge:
     """A bridge of the host and its addresses."""
 
     name: str
@@ -68,13 +65,13 @@ def overlapping(ranges: Iterable[Network], known: Iterable[Route], but_of: str) 
     return None
 
 
-def addresses_of(name: str, known: Iterable[Bridge]) -> tuple[str, ...]:
+def addresses_of(name: str, known: Iterable[HostBridge]) -> tuple[str, ...]:
     """The addresses of a bridge, link-local ones left out."""
     return tuple(str(interface.ip) for bridge in known if bridge.name == name
                  for interface in bridge.interfaces if not interface.is_link_local)
 
 
-def client_networks(known: Iterable[Bridge], *names: str, subnets: Collection[Network] = ()) -> tuple[Network, ...]:
+def client_networks(known: Iterable[HostBridge], *names: str, subnets: Collection[Network] = ()) -> tuple[Network, ...]:
     """The networks of these bridges and of Docker's user-defined networks, which also ``subnets`` are."""
     return tuple(interface.network for bridge in known for interface in bridge.interfaces
                  if bridge.name in names or _DOCKER_NETWORK.fullmatch(bridge.name) or interface.network in subnets)
@@ -83,18 +80,15 @@ def client_networks(known: Iterable[Bridge], *names: str, subnets: Collection[Ne
 def routes() -> tuple[Route, ...]:
     """The unicast routes of this network namespace."""
     with NetlinkSocket() as netlink:
-        names = {link.index: link.name for link in map(messages.read_link, _dump(netlink, _ALL_LINKS))}
-        found = [_route(body, names) for body in _dump(netlink, _ALL_ROUTES)]
+        names = {link.index: link.name for link in netlink.links()}
+        found = [_route(body, names) for body in netlink.ask(_ALL_ROUTES)]
     return tuple(route for route in found if route)
 
 
-def bridges() -> tuple[Bridge, ...]:
+def bridges() -> tuple[HostBridge, ...]:
     """The bridges of this network namespace."""
     with NetlinkSocket() as netlink:
-        links = [messages.read_link(body) for body in _dump(netlink, _ALL_LINKS)]
-        addresses = [_address(body) for body in _dump(netlink, messages.all_addresses())]
-    return tuple(Bridge(link.name, tuple(interface for index, interface in addresses if index == link.index))
-                 for link in links if link.kind == "bridge")
+        return tuple(HostBridge(link.name, netlink.addresses(link.index)) for link in netlink.links(kind="bridge"))
 
 
 @contextmanager
@@ -122,31 +116,15 @@ def _drain(netlink: socket.socket, tell: Callable[[], None]) -> None:
 def addresses() -> tuple[str, ...]:
     """All addresses of this network namespace, link-local ones left out."""
     with NetlinkSocket() as netlink:
-        found = [interface for _, interface in map(_address, _dump(netlink, messages.all_addresses()))]
-    return tuple(str(interface.ip) for interface in found if not interface.is_link_local)
-
-
-def _dump(netlink: NetlinkSocket, wanted: Message) -> list[bytes]:
-    """The kernel begins again when what it lists has changed meanwhile, if it is asked to."""
-    for _ in range(_DUMPS - 1):
-        try:
-            return netlink.ask(wanted)
-        except NetworkError as error:
-            log.debug("%s", error)
-    return netlink.ask(wanted)
-
-
-def _address(body: bytes) -> tuple[int, Interface]:
-    _, prefix, _, _, index = _IFADDRMSG.unpack_from(body)
-    found = dict(messages.attributes(body, _IFADDRMSG.size))
-    packed = found.get(messages.IFA_LOCAL) or found[messages.IFA_ADDRESS]
-    return index, ip_interface((ip_address(packed), prefix))
+        known = [address for address in map(messages.read_address, netlink.ask(messages.addresses())) if address]
+    return tuple(str(interface.ip) for _, interface in known if not interface.is_link_local)
 
 
 def _route(body: bytes, names: dict[int, str]) -> Route | None:
-    _, length, _, _, table, _, _, kind, _ = _RTMSG.unpack_from(body)
-    found = dict(messages.attributes(body, _RTMSG.size))
-    target, device = found.get(messages.RTA_DST), found.get(messages.RTA_OIF, b"")
-    if kind != messages.RTN_UNICAST or table == _RT_TABLE_LOCAL or not target:
+    family, length, _, _, table, _, _, kind, _ = _RTMSG.unpack_from(body)
+    values = dict(messages.attributes(body, _RTMSG.size))
+    target, device = values.get(messages.RTA_DST), values.get(messages.RTA_OIF, b"")
+    of_ip = family in (messages.AF_INET, messages.AF_INET6)  # MPLS has labels
+    if not of_ip or kind != messages.RTN_UNICAST or table == _RT_TABLE_LOCAL or not target:
         return None
     return Route(ip_network((ip_address(target), length)), names.get(int.from_bytes(device, sys.byteorder), "?"))

@@ -71,7 +71,7 @@ class HostDns:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), _LOOK_SOON if soon else _LOOK_AGAIN)
 
-    async def look(self) -> tuple[host.Bridge, ...]:
+    async def look(self) -> tuple[host.HostBridge, ...]:
         """Listen on the addresses that are there, and answer the networks that are there; gives the bridges."""
         bridges = await asyncio.to_thread(host.bridges)
         names = (self.settings.docker_bridge, self.settings.bridge)
@@ -84,7 +84,7 @@ class HostDns:
                      *host.client_networks(bridges, *filter(None, names), subnets=self._docker_networks)))
         return bridges
 
-    async def _ask_docker(self, bridges: tuple[host.Bridge, ...]) -> None:
+    async def _ask_docker(self, bridges: tuple[host.HostBridge, ...]) -> None:
         """Learn which networks are Docker's, whatever their bridges are called, if there are any that are not known."""
         there = (interface for bridge in bridges for interface in bridge.interfaces if not interface.is_link_local)
         if all(interface.network in self.server.clients.networks for interface in there):
@@ -97,7 +97,7 @@ class HostDns:
             self._docker_networks = {ip_network(subnet, strict=False) for subnet in found}
             await self.look()
 
-    async def _by_weave_bridge(self, bridges: Iterable[host.Bridge]) -> dict[str, str]:
+    async def _by_weave_bridge(self, bridges: Iterable[host.HostBridge]) -> dict[str, str]:
         """The address for containers that are on the weave bridge only, which goes and comes with it; its device."""
         here = next((each for each in bridges if each.name == self.settings.bridge), None)
         if here is None:

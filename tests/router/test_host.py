@@ -28,7 +28,8 @@ def test_overlapping(network: str, device: str, overlaps: bool) -> None:
 
 
 BRIDGES = [HostBridge("docker0", (ip_interface("172.17.0.1/16"), ip_interface("fe80::1/64"))),
-           HostBridge("br-0123456789ab", (ip_interface("172.18.0.1/16"),)), HostBridge("br0", (ip_interface("192.0.2.1/24"),))]
+           HostBridge("br-0123456789ab", (ip_interface("172.18.0.1/16"),)),
+           HostBridge("br0", (ip_interface("192.0.2.1/24"),))]
 
 
 def test_client_networks() -> None:
@@ -55,8 +56,8 @@ AF_MPLS, AF_MCTP = 28, 45
 
 def test_what_is_no_ip_is_left_out() -> None:
     """A label of MPLS is no network, and the one byte of MCTP no address: other families are listed with them."""
-    route = bytes((20, 0, 0, 254, 3, 0, 1)) + bytes(4) + attribute(RTA_DST, bytes((0, 6, 0x41, 0)))
-    assert _route(bytes((AF_MPLS,)) + route, {}) is None
-    assert _route(bytes((AF_INET, 8)) + route[1:12] + attribute(RTA_DST, bytes((10, 0, 0, 0))), {}) == Route(
-        ip_network("10.0.0.0/8"), "?")
+    label, eight = attribute(RTA_DST, bytes((0, 6, 0x41, 0))), attribute(RTA_DST, bytes((10, 0, 0, 0)))
+    unicast = bytes((0, 0, 254, 3, 0, 1)) + bytes(4)
+    assert _route(bytes((AF_MPLS, 20)) + unicast + label, {}) is None
+    assert _route(bytes((AF_INET, 8)) + unicast + eight, {}) == Route(ip_network("10.0.0.0/8"), "?")
     assert read_address(bytes((AF_MCTP, 0, 0, 0)) + bytes(4) + attribute(IFA_ADDRESS, b"\x08")) is None

@@ -1,12 +1,23 @@
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from ipaddress import ip_interface, ip_network
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from routerhost import Host
+
+from weavemw.errors import DockerUnreachable
+from weavemw.router import host as router_host
+from weavemw.router.host import HostBridge
+from weavemw.router.host_dns import HostDns, Strangers
+from weavemw.router.main import RouterSettings
+from weavemw.router.zone import Zone
 
 
 def eventually(holds: Callable[[], bool]) -> None:
@@ -118,3 +129,102 @@ def test_who_is_answered(host: Host) -> None:
     eventually(lambda: host.http("/dns-address") == "172.17.0.1")
     for source, status in (("172.17.0.1", "NXDOMAIN"), ("172.18.0.1", "NXDOMAIN"), ("192.0.2.1", "REFUSED")):
         assert f"status: {status}" in host.dig("172.17.0.1", source, "nobody.weave.local")
+
+
+ONE, OTHER = ip_network("192.0.2.0/24"), ip_network("198.51.100.0/24")
+
+
+def test_strangers_are_asked_about_less_and_less() -> None:
+    """Docker is asked soon again, then after pauses that double up to a minute; a new network begins anew."""
+    strangers, asked = Strangers(), []
+    for tenth in range(3000):
+        if strangers.are_due({ONE}, tenth / 10):
+            strangers.were_asked_about(tenth / 10)
+            asked.append(tenth)
+    pauses = [(later - earlier) / 10 for earlier, later in pairwise(asked)]
+    assert pauses == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 60, 60, 60], abs=0.101)
+    assert strangers.are_due({ONE, OTHER}, 300)
+    strangers.were_asked_about(300)
+    assert not strangers.are_due({ONE, OTHER}, 300.1)
+    assert strangers.are_due({ONE, OTHER}, 300.3)
+
+
+def test_known_networks_are_no_strangers() -> None:
+    """Without any unknown network nothing is asked, and what was unknown before is forgotten."""
+    strangers = Strangers()
+    assert not strangers.are_due((), 0)
+    assert strangers.are_due({ONE}, 0)
+    strangers.were_asked_about(0)
+    assert not strangers.are_due((), 1)
+    assert strangers.are_due({ONE}, 1.1)
+
+
+class Networks:
+    """A Docker with these subnets, that counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.subnets: list[str] = []
+        self.asked = 0
+        self.down = False
+
+    def bridge_subnets(self) -> tuple[str, ...]:
+        self.asked += 1
+        if self.down:
+            raise DockerUnreachable("Docker is down")
+        return tuple(self.subnets)
+
+
+@pytest.fixture
+def bridges(monkeypatch: pytest.MonkeyPatch) -> list[HostBridge]:
+    """What a look at the host finds."""
+    known: list[HostBridge] = []
+    monkeypatch.setattr(router_host, "bridges", lambda: tuple(known))
+    return known
+
+
+def run(settings: RouterSettings, docker: Networks, steps: Callable[[HostDns], Coroutine[Any, Any, None]]) -> None:
+    async def serve() -> None:
+        dns = HostDns(settings, Zone("weave.local"), docker)  # type: ignore[arg-type]
+        try:
+            await steps(dns)
+        finally:
+            await dns.server.close()
+
+    asyncio.run(serve())
+
+
+def test_bridges_of_others_cost_nothing(settings: RouterSettings, bridges: list[HostBridge]) -> None:
+    """With a bridge that is not Docker's, Docker is asked once and not at each look; a new bridge is asked about."""
+    docker = Networks()
+    bridges.append(HostBridge("virbr0", (ip_interface("192.0.2.1/24"),)))
+
+    async def steps(dns: HostDns) -> None:
+        for _ in range(10):
+            await dns.follow()
+        assert docker.asked == 1
+        bridges.append(HostBridge("mybridge", (ip_interface("198.51.100.1/24"),)))
+        docker.subnets.append("198.51.100.0/24")
+        await dns.follow()
+        assert docker.asked == 2
+        assert OTHER in dns.server.clients.networks
+        assert ONE not in dns.server.clients.networks
+
+    run(settings, docker, steps)
+
+
+def test_docker_is_asked_until_it_answers(settings: RouterSettings, bridges: list[HostBridge]) -> None:
+    """While it is down, at each look; what it said before is kept."""
+    docker = Networks()
+    docker.down = True
+    bridges.append(HostBridge("mybridge", (ip_interface("198.51.100.1/24"),)))
+
+    async def steps(dns: HostDns) -> None:
+        await dns.follow()
+        await dns.follow()
+        assert docker.asked == 2
+        docker.down = False
+        docker.subnets.append("198.51.100.0/24")
+        await dns.follow()
+        assert OTHER in dns.server.clients.networks
+
+    run(settings, docker, steps)

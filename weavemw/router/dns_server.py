@@ -32,12 +32,12 @@ from weavemw.router.metrics import DnsCounts
 from weavemw.router.store import Network
 from weavemw.router.zone import Zone
 
-__all__ = ["Clients", "DnsServer", "Endpoint"]
+__all__ = ["Clients", "DnsServer", "SocketAddress"]
 
 log = logging.getLogger(__name__)
 
-#: Address and port that the server listens on.
-Endpoint = tuple[str, int]
+#: Host and port.
+SocketAddress = tuple[str, int]
 
 EVERYBODY = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
@@ -77,17 +77,17 @@ class DnsServer:
     forwarder: Forwarder
     clients: Clients
     counts: dict[str, DnsCounts] = field(default_factory=lambda: {"udp": DnsCounts(), "tcp": DnsCounts()})
-    _listeners: dict[Endpoint, tuple[socket.socket, asyncio.Server]] = field(default_factory=dict)
+    _listeners: dict[SocketAddress, tuple[socket.socket, asyncio.Server]] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _conversations: dict[asyncio.Task[None], None] = field(default_factory=dict)
     _closed: bool = False
 
     @property
-    def endpoints(self) -> tuple[Endpoint, ...]:
+    def addresses(self) -> tuple[SocketAddress, ...]:
         """Where it listens."""
         return tuple(self._listeners)
 
-    async def listen(self, endpoint: Endpoint, device: str = "") -> Endpoint:
+    async def listen(self, address: SocketAddress, device: str = "") -> SocketAddress:
         """Serve an address, UDP and TCP; port 0 chooses one. Raises OSError if it can't be had.
 
         With a ``device``, all that comes by this interface is answered, and by this interface, whatever the routes.
@@ -95,8 +95,8 @@ class DnsServer:
         udp = tcp = None
         clients = self.clients if not device else Clients(EVERYBODY)
         try:
-            udp = _socket(endpoint, socket.SOCK_DGRAM, device)
-            bound = (endpoint[0], int(udp.getsockname()[1]))
+            udp = _socket(address, socket.SOCK_DGRAM, device)
+            bound = (address[0], int(udp.getsockname()[1]))
             tcp = _socket(bound, socket.SOCK_STREAM, device)
             server = await asyncio.start_server(partial(self._accept, clients), sock=tcp, limit=2 * _LARGEST_QUERY)
         except BaseException:
@@ -107,9 +107,9 @@ class DnsServer:
         self._listeners[bound] = (udp, server)
         return bound
 
-    def unlisten(self, endpoint: Endpoint) -> None:
+    def unlisten(self, address: SocketAddress) -> None:
         """Serve an address no more."""
-        udp, tcp = self._listeners.pop(endpoint)
+        udp, tcp = self._listeners.pop(address)
         asyncio.get_running_loop().remove_reader(udp)
         udp.close()
         tcp.close()
@@ -117,8 +117,8 @@ class DnsServer:
     async def close(self) -> None:
         """Stop listening, and drop what is under way."""
         self._closed = True
-        for endpoint in self.endpoints:
-            self.unlisten(endpoint)
+        for address in self.addresses:
+            self.unlisten(address)
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -200,8 +200,8 @@ class DnsServer:
         return True
 
 
-def _socket(endpoint: Endpoint, kind: socket.SocketKind, device: str) -> socket.socket:
-    bound = socket.socket(socket.AF_INET6 if ":" in endpoint[0] else socket.AF_INET, kind | socket.SOCK_NONBLOCK)
+def _socket(address: SocketAddress, kind: socket.SocketKind, device: str) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, kind | socket.SOCK_NONBLOCK)
     try:
         if kind is socket.SOCK_STREAM:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -209,7 +209,7 @@ def _socket(endpoint: Endpoint, kind: socket.SocketKind, device: str) -> socket.
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # an IPv4 client is to be known as one
         if device:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
-        bound.bind(endpoint)
+        bound.bind(address)
     except BaseException:
         bound.close()
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
@@ -15,7 +15,7 @@ from weavemw.network import bridge
 from weavemw.network.plan import WEAVE_DNS
 from weavemw.router import host
 from weavemw.router.api import host_port
-from weavemw.router.dns_server import Clients, DnsServer, Endpoint
+from weavemw.router.dns_server import Clients, DnsServer, SocketAddress
 from weavemw.router.forward import Forwarder, ResolvConf, Upstream
 from weavemw.router.service import DnsFacts
 from weavemw.router.settings import RouterSettings, split_host_port
@@ -29,6 +29,28 @@ log = logging.getLogger(__name__)
 _LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 _LOOK_AGAIN = 2.0  # seconds between two looks at the host's bridges
 _LOOK_SOON = 0.3  # the same, after an address came or went
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 60.0  # seconds between two questions about a network that Docker does not know
+
+
+class Strangers:
+    """Networks of bridges that Docker does not know, and when it is to be asked again.
+
+    One that is new to Docker too is known to it a moment later, that of another program's bridge never: so the pauses
+    grow. Times are in seconds, of any clock.
+    """
+
+    def __init__(self) -> None:
+        self._again: dict[Network, tuple[float, float]] = {}
+
+    def are_due(self, networks: Collection[Network], now: float) -> bool:
+        """Whether one of these networks, the only ones that are not known, is to be asked about."""
+        self._again = {network: self._again.get(network, (now, _FIRST_PAUSE)) for network in networks}
+        return any(when <= now for when, _ in self._again.values())
+
+    def were_asked_about(self, now: float) -> None:
+        """Docker did not know any of them."""
+        self._again = {network: (now + pause, min(2 * pause, _LONGEST_PAUSE))
+                       for network, (_, pause) in self._again.items()}
 
 
 @dataclass
@@ -40,10 +62,12 @@ class HostDns:
     docker: Docker
     address: str | None = None
     _docker_networks: set[Network] = field(default_factory=set)
-    _failed: set[Endpoint] = field(default_factory=set)
+    _failed: set[SocketAddress] = field(default_factory=set)
+    _strangers: Strangers = field(default_factory=Strangers)
+    _bridges: tuple[host.HostBridge, ...] = ()
 
     def __post_init__(self) -> None:
-        self._given: tuple[Upstream, ...] = tuple(split_host_port(each, 53) for each in self.settings.upstream)
+        self._given: tuple[Upstream, ...] = tuple(split_host_port(resolver, 53) for resolver in self.settings.upstream)
         self._resolv_conf = ResolvConf(self.settings.resolv_conf, self._is_ours)
         self.server = DnsServer(self.zone, Forwarder(self.upstreams), Clients())
 
@@ -53,8 +77,8 @@ class HostDns:
 
     def facts(self) -> DnsFacts:
         """What the API tells of it."""
-        on_bridge = str(WEAVE_DNS.ip) if (str(WEAVE_DNS.ip), self.settings.dns_port) in self.server.endpoints else None
-        return DnsFacts(self.address, self.settings.dns_port, tuple(host_port(*at) for at in self.server.endpoints),
+        on_bridge = str(WEAVE_DNS.ip) if (str(WEAVE_DNS.ip), self.settings.dns_port) in self.server.addresses else None
+        return DnsFacts(self.address, self.settings.dns_port, tuple(host_port(*at) for at in self.server.addresses),
                         tuple(host_port(*resolver) for resolver in self.upstreams()), on_bridge)
 
     async def keep_looking(self) -> None:
@@ -65,82 +89,95 @@ class HostDns:
                 soon = changed.is_set()  # Docker first gives a bridge its address, then knows its network
                 changed.clear()
                 try:
-                    await self._ask_docker(await self.look())
+                    await self.follow()
                 except Exception:
                     log.exception("can't see the bridges of this host; trying again")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), _LOOK_SOON if soon else _LOOK_AGAIN)
 
-    async def look(self) -> tuple[host.HostBridge, ...]:
-        """Listen on the addresses that are there, and answer the networks that are there; gives the bridges."""
-        bridges = await asyncio.to_thread(host.bridges)
-        names = (self.settings.docker_bridge, self.settings.bridge)
+    async def follow(self) -> None:
+        """Look once, and ask Docker about what is not known."""
+        await self.look()
+        await self._ask_docker()
+
+    async def look(self) -> None:
+        """Listen on the addresses that are there, and answer the networks that are there."""
+        self._bridges = await asyncio.to_thread(host.bridges)
         addresses = self.settings.dns_listen or tuple(
-            address for name in names if name for address in host.addresses_of(name, bridges))
-        devices = await self._by_weave_bridge(bridges) if not self.settings.dns_listen else {}
+            address for name in self._names() for address in host.addresses_of(name, self._bridges))
+        devices = await self._by_weave_bridge(self._bridges) if not self.settings.dns_listen else {}
         await self._listen({**dict.fromkeys(addresses, ""), **devices})
         self.address = next(iter((*addresses, *devices)), None)
-        self._allow((*_LOOPBACK, *self.settings.ranges, *self.settings.dns_clients,
-                     *host.client_networks(bridges, *filter(None, names), subnets=self._docker_networks)))
-        return bridges
+        self._allow()
 
-    async def _ask_docker(self, bridges: tuple[host.HostBridge, ...]) -> None:
+    async def _ask_docker(self) -> None:
         """Learn which networks are Docker's, whatever their bridges are called, if there are any that are not known."""
-        there = (interface for bridge in bridges for interface in bridge.interfaces if not interface.is_link_local)
-        if all(interface.network in self.server.clients.networks for interface in there):
+        now = asyncio.get_running_loop().time()
+        if not self._strangers.are_due(self._unknown(), now):
             return
         try:
-            found = await asyncio.to_thread(self.docker.bridge_subnets)
+            subnets = await asyncio.to_thread(self.docker.bridge_subnets)
         except (DockerError, DockerUnreachable) as error:
             log.debug("Docker's networks are known by the names of their bridges only: %s", error)
         else:
-            self._docker_networks = {ip_network(subnet, strict=False) for subnet in found}
-            await self.look()
+            self._docker_networks = {ip_network(subnet, strict=False) for subnet in subnets}
+            self._strangers.were_asked_about(now)
+            self._allow()
+
+    def _unknown(self) -> set[Network]:
+        there = (interface for bridge in self._bridges for interface in bridge.interfaces)
+        return {interface.network for interface in there if not interface.is_link_local
+                and interface.network not in self.server.clients.networks}
+
+    def _names(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.settings.docker_bridge, self.settings.bridge)))
 
     async def _by_weave_bridge(self, bridges: Iterable[host.HostBridge]) -> dict[str, str]:
         """The address for containers that are on the weave bridge only, which goes and comes with it; its device."""
-        here = next((each for each in bridges if each.name == self.settings.bridge), None)
+        here = next((bridge for bridge in bridges if bridge.name == self.settings.bridge), None)
         if here is None:
             return {}
-        endpoint = str(WEAVE_DNS.ip), self.settings.dns_port
+        address = str(WEAVE_DNS.ip), self.settings.dns_port
         if WEAVE_DNS not in here.interfaces:
-            if endpoint in self.server.endpoints:  # by a bridge that is gone
-                self.server.unlisten(endpoint)
+            if address in self.server.addresses:  # by a bridge that is gone
+                self.server.unlisten(address)
             try:
                 await asyncio.to_thread(_furnish, here.name)
             except NetworkError as error:
-                self._complain(endpoint, error)
+                self._complain(address, error)
                 return {}
-        return {endpoint[0]: here.name}
+        return {address[0]: here.name}
 
     async def _listen(self, addresses: Mapping[str, str]) -> None:
         """Listen on these addresses, each on its device if it has one, and on no others."""
-        wanted = {(address, self.settings.dns_port): device for address, device in addresses.items()}
-        for endpoint in set(self.server.endpoints) - set(wanted):
-            self.server.unlisten(endpoint)
-        for endpoint, device in wanted.items():
-            if endpoint not in self.server.endpoints:
-                await self._try(endpoint, device)
+        wanted = {(ip, self.settings.dns_port): device for ip, device in addresses.items()}
+        for address in set(self.server.addresses) - set(wanted):
+            self.server.unlisten(address)
+        for address, device in wanted.items():
+            if address not in self.server.addresses:
+                await self._try(address, device)
 
-    async def _try(self, endpoint: Endpoint, device: str) -> None:
+    async def _try(self, address: SocketAddress, device: str) -> None:
         try:
-            await self.server.listen(endpoint, device)
-            self._failed.discard(endpoint)
-            log.info("DNS serves %s", host_port(*endpoint))
+            await self.server.listen(address, device)
+            self._failed.discard(address)
+            log.info("DNS serves %s", host_port(*address))
         except OSError as error:
-            self._complain(endpoint, error)
+            self._complain(address, error)
 
-    def _complain(self, endpoint: Endpoint, error: Exception) -> None:
-        if endpoint not in self._failed:
-            log.warning("DNS can't listen on %s, trying again: %s", host_port(*endpoint), error)
-        self._failed.add(endpoint)
+    def _complain(self, address: SocketAddress, error: Exception) -> None:
+        if address not in self._failed:
+            log.warning("DNS can't listen on %s, trying again: %s", host_port(*address), error)
+        self._failed.add(address)
 
-    def _allow(self, networks: tuple[Network, ...]) -> None:
+    def _allow(self) -> None:
+        networks = (*_LOOPBACK, *self.settings.ranges, *self.settings.dns_clients,
+                    *host.client_networks(self._bridges, *self._names(), subnets=self._docker_networks))
         if networks != self.server.clients.networks:
             self.server.clients.allow(networks)
 
     def _is_ours(self, address: str) -> bool:
-        ours = [at for at, port in self.server.endpoints if port == 53]
+        ours = [at for at, port in self.server.addresses if port == 53]
         return address in ours or (ip_address(address).is_loopback and bool({"0.0.0.0", "::"} & set(ours)))
 
 

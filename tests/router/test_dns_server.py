@@ -83,6 +83,26 @@ def test_answers_while_resolvers_are_silent(start: Callable[..., Any], resolver:
             assert str(server.ask("web.weave.local.").answer[0][0]) == "10.32.0.1"
 
 
+def test_a_flood_takes_no_answer_from_others(start: Callable[..., Any], resolver: Callable[..., Any],
+                                             answers: Callable[..., Any]) -> None:
+    """While one client has hundreds of questions that no resolver answers, each of another's is answered."""
+    upstream = resolver(lambda query, tcp: None if b"slow" in query else answers("192.0.2.1")(query, tcp))
+    server = Dns(start(upstream=("{}:{}".format(*upstream.address),)))
+    with socket.socket(type=socket.SOCK_DGRAM) as flood:
+        flood.bind(("127.0.0.2", 0))
+        flood.settimeout(5)
+        for number in range(400):
+            query = dns.message.make_query(f"slow{number}.example.com.", "A")
+            flood.sendto(query.to_wire(), ("127.0.0.1", server.port))
+            if number >= 256:  # refused, and so all before it are under way
+                flood.recv(999)
+    for number in range(20):
+        for ask in (dns.query.udp, dns.query.tcp):
+            query = dns.message.make_query(f"quick{number}.example.com.", "A")
+            reply = ask(query, "127.0.0.1", port=server.port, source="127.0.0.3", timeout=5)
+            assert reply.rcode() == dns.rcode.NOERROR
+
+
 def test_hostile_packets(server: Dns) -> None:
     """Malformed packets, by UDP and TCP, leave the server as it was."""
     with socket.socket(type=socket.SOCK_DGRAM) as udp:
@@ -115,6 +135,21 @@ def test_connections_are_limited(server: Dns) -> None:
     assert dns.query.receive_tcp(held[-1])[0].rcode() == dns.rcode.NXDOMAIN
     for connection in held:
         connection.close()
+
+
+def test_connections_of_others_stay(server: Dns) -> None:
+    """A client with very many connections takes the place of its own, and not of another's."""
+    query = dns.message.make_query("nobody.weave.local.", "A")
+    with socket.create_connection(("127.0.0.1", server.port), source_address=("127.0.0.3", 0)) as other:
+        dns.query.send_tcp(other, query)
+        dns.query.receive_tcp(other)
+        held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(200)]
+        dns.query.send_tcp(held[-1], query)
+        dns.query.receive_tcp(held[-1])
+        dns.query.send_tcp(other, query)
+        assert dns.query.receive_tcp(other)[0].rcode() == dns.rcode.NXDOMAIN
+        for connection in held:
+            connection.close()
 
 
 def test_who_does_not_read_is_dropped(server: Dns) -> None:

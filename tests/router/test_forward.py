@@ -171,6 +171,75 @@ def test_the_same_question_is_asked_once(resolver: Callable[..., Any], answers: 
     assert len(upstream.asked) == 2
 
 
+@pytest.mark.parametrize("cancelled", [0, 1, 2], ids=["the first", "the second", "the last"])
+def test_who_asks_along_gets_an_answer_whoever_leaves(resolver: Callable[..., Any], answers: Callable[..., Any],
+                                                      cancelled: int) -> None:
+    """One who asks the same and goes away takes nothing from the others."""
+    may_answer = threading.Event()
+    upstream = resolver(lambda query, tcp: may_answer.wait(5) and answers("192.0.2.1")(query, tcp))
+    forwarder = Forwarder(lambda: [upstream.address])
+
+    async def together() -> list[bytes | BaseException]:
+        tasks = [asyncio.create_task(forwarder.ask(QUERY.to_wire())) for _ in range(3)]
+        while forwarder.pending < 3:
+            await asyncio.sleep(0)
+        tasks[cancelled].cancel()
+        await asyncio.wait([tasks[cancelled]])
+        may_answer.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    replies = asyncio.run(together())
+    assert isinstance(replies.pop(cancelled), asyncio.CancelledError)
+    assert [dns.message.from_wire(reply).rcode() for reply in replies] == [dns.rcode.NOERROR] * 2  # type: ignore[arg-type]
+    assert len(upstream.asked) == 1
+
+
+def test_a_question_that_nobody_waits_for_ends(resolver: Callable[..., Any], answers: Callable[..., Any]) -> None:
+    """When the last one has gone, its socket is closed; who asks then, asks anew."""
+    upstream = resolver(lambda query, tcp: None)
+    forwarder = Forwarder(lambda: [upstream.address])
+
+    async def ask() -> bytes:
+        tasks = [asyncio.create_task(forwarder.ask(QUERY.to_wire())) for _ in range(3)]
+        while not upstream.asked:
+            await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        upstream.reply = answers("192.0.2.1")
+        reply = await forwarder.ask(QUERY.to_wire())
+        assert connected_to(upstream.address) == 0
+        return reply
+
+    assert dns.message.from_wire(asyncio.run(ask())).rcode() == dns.rcode.NOERROR
+    assert (forwarder.pending, forwarder._under_way) == (0, {})
+
+
+def test_the_client_with_most_makes_room(resolver: Callable[..., Any]) -> None:
+    """A flood takes all there is while nobody else asks; others get room from it until they have as much."""
+    silent = resolver(lambda query, tcp: None)
+    forwarder = Forwarder(lambda: [silent.address], timeout=0.3, rounds=1, limit=10)
+
+    async def ask(client: str, count: int) -> list[asyncio.Task[bytes]]:
+        queries = [dns.message.make_query(f"{client}{number}.example.com.", "A").to_wire() for number in range(count)]
+        tasks = [asyncio.create_task(forwarder.ask(query, client=client)) for query in queries]
+        await asyncio.sleep(0.05)
+        return tasks
+
+    def waiting(tasks: list[asyncio.Task[bytes]]) -> list[int]:
+        return [number for number, task in enumerate(tasks) if not task.done()]
+
+    async def ask_all() -> list[list[int]]:
+        flood, few, many = await ask("flood", 50), await ask("few", 2), await ask("many", 50)
+        still = [waiting(flood), waiting(few), waiting(many)]
+        await asyncio.gather(*flood, *few, *many)
+        return still
+
+    assert asyncio.run(ask_all()) == [[0, 1, 2, 3], [0, 1], [0, 1, 2, 3]]
+    assert (forwarder.pending, forwarder.refused) == (0, 102 - 10)
+    assert connected_to(silent.address) == 0
+
+
 def test_a_resolver_that_asks_us(resolver: Callable[..., Any]) -> None:
     """A question that a resolver brings back to us is not asked again: it does not go round for ever."""
     forwarder = Forwarder(lambda: [upstream.address], timeout=0.3, rounds=1)

@@ -29,6 +29,7 @@ from weavemw.router.dns import (
 )
 from weavemw.router.forward import Forwarder
 from weavemw.router.metrics import DnsCounts
+from weavemw.router.shares import Shares
 from weavemw.router.store import Network
 from weavemw.router.zone import Zone
 
@@ -79,7 +80,7 @@ class DnsServer:
     counts: dict[str, DnsCounts] = field(default_factory=lambda: {"udp": DnsCounts(), "tcp": DnsCounts()})
     _listeners: dict[SocketAddress, tuple[socket.socket, asyncio.Server]] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _conversations: dict[asyncio.Task[None], None] = field(default_factory=dict)
+    _conversations: Shares[asyncio.Task[None]] = field(default_factory=lambda: Shares(_TCP_CONNECTIONS))
     _closed: bool = False
 
     @property
@@ -146,7 +147,7 @@ class DnsServer:
             self._spawn(self._forward(udp, query, peer))
 
     async def _forward(self, udp: socket.socket, query: bytes, peer: Peer) -> None:
-        reply = await self.forwarder.ask(query)
+        reply = await self.forwarder.ask(query, client=peer[0])
         self.counts["udp"].forwarded[reply[3] & 0x0F] += 1
         send(udp, reply, peer)
 
@@ -161,28 +162,30 @@ class DnsServer:
         if self._closed or not peer or not clients[peer[0]]:
             writer.transport.abort()
             return
-        if len(self._conversations) >= _TCP_CONNECTIONS:  # the oldest makes room (RFC 7766, 6.2.3)
-            oldest = next(iter(self._conversations))
-            del self._conversations[oldest]
+        host = peer[0]
+        if self._conversations.full:  # the oldest makes room (RFC 7766, 6.2.3): that of the client with most of them
+            richest = self._conversations.richest(host)
+            oldest = self._conversations.of(richest)[0]
+            self._conversations.remove(richest, oldest)
             oldest.cancel()
         writer.transport.set_write_buffer_limits(0)  # what is drained is with the kernel
-        conversation = self._spawn(self._converse(reader, writer))
-        self._conversations[conversation] = None
-        conversation.add_done_callback(lambda task: self._hang_up(task, writer))
+        conversation = self._spawn(self._converse(reader, writer, host))
+        self._conversations.add(host, conversation)
+        conversation.add_done_callback(lambda task: self._hang_up(task, writer, host))
 
-    def _hang_up(self, conversation: asyncio.Task[None], writer: asyncio.StreamWriter) -> None:
-        self._conversations.pop(conversation, None)
+    def _hang_up(self, conversation: asyncio.Task[None], writer: asyncio.StreamWriter, host: str) -> None:
+        self._conversations.remove(host, conversation)
         writer.transport.abort()  # a peer that does not read would hold open what is only closed
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> None:
         """Queries of one TCP connection, one after the other (RFC 7766)."""
         try:
-            while await self._exchange(reader, writer):
+            while await self._exchange(reader, writer, host):
                 pass
         except (OSError, EOFError) as error:  # gone, or silent for too long
             log.debug("DNS over TCP: %s", error or type(error).__name__)
 
-    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> bool:
         async with asyncio.timeout(_TCP_IDLE):
             size = int.from_bytes(await reader.readexactly(2), "big")
             query = await reader.readexactly(size) if size <= _LARGEST_QUERY else b""
@@ -192,7 +195,7 @@ class DnsServer:
         counts = self.counts["tcp"]
         codes = counts.own if isinstance(reply, bytes) else counts.forwarded
         if not isinstance(reply, bytes):
-            reply = await self.forwarder.ask(query, tcp=True)
+            reply = await self.forwarder.ask(query, client=host, tcp=True)
         codes[reply[3] & 0x0F] += 1
         writer.write(len(reply).to_bytes(2, "big") + reply)
         async with asyncio.timeout(_TCP_IDLE):

@@ -2,9 +2,10 @@
 
 Each question gets a socket of its own, so that its port is as hard to guess as
 its id (RFC 5452). Only so many are under way at a time: a flood of questions is
-answered SERVFAIL, and holds neither memory nor file descriptors. The same question
-is asked once, however many wait for its answer (RFC 5452, 9.2): so one that comes
-back to us from a resolver that forwards to us goes round once, and not for ever.
+answered SERVFAIL, and holds neither memory nor file descriptors; it is the
+client with most of them who is refused. The same question is asked once, however
+many wait for its answer (RFC 5452, 9.2), and as long as anybody does: so one that
+comes back to us from a resolver that forwards to us goes round once, and not for ever.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
 from weavemw.router.dns import SERVFAIL, Question, is_answer_to, question_of, refusal, truncated
+from weavemw.router.shares import Shares
 
 __all__ = ["Forwarder", "ResolvConf", "Upstream", "nameservers"]
 
@@ -32,10 +35,21 @@ _DOCKER_EMBEDDED = "127.0.0.11"
 _REFUSING = (2, 5)
 
 
+Answer = asyncio.Future[bytes | None]
+
+
+@dataclass
+class _Asked:
+    """A question that is under way: what asks it, and those who wait for its answer."""
+
+    waiting: set[Answer] = field(default_factory=set)
+    task: asyncio.Task[None] | None = None
+
+
 class Forwarder:
     """Asks ``upstreams``, one after the other, ``timeout`` seconds each; the one that answered last comes first.
 
-    ``limit`` is how many questions may be under way.
+    ``limit`` is how many may wait for an answer.
     """
 
     def __init__(self, upstreams: Callable[[], Sequence[Upstream]], *, timeout: float = 2.0, rounds: int = 2,
@@ -43,37 +57,70 @@ class Forwarder:
         self.upstreams = upstreams
         self.timeout = timeout
         self.rounds = rounds
-        self.limit = limit
-        self.pending = 0
         self.refused = 0
         self._last_good: Upstream | None = None
-        self._under_way: dict[tuple[bytes, bool], asyncio.Future[bytes | None]] = {}
+        self._waiting: Shares[Answer] = Shares(limit)
+        self._under_way: dict[tuple[bytes, bool], _Asked] = {}
 
-    async def ask(self, query: bytes, *, tcp: bool = False) -> bytes:
-        """The resolvers' answer to a query, for the sender of the query; SERVFAIL if there is none."""
+    @property
+    def pending(self) -> int:
+        """How many wait for an answer."""
+        return len(self._waiting)
+
+    async def ask(self, query: bytes, *, client: str = "", tcp: bool = False) -> bytes:
+        """The resolvers' answer to a client's query; SERVFAIL if there is none, or if too many wait."""
         question = question_of(query, tcp=tcp)
-        if question is None or self.pending >= self.limit:
+        if question is None or not self._has_room(client):
             self.refused += 1
             return refusal(query, SERVFAIL, question)
-        self.pending += 1
+        answer = asyncio.get_running_loop().create_future()
+        self._waiting.add(client, answer)
         try:
-            reply = await self._ask_once(query, question, tcp)
+            reply = await self._answered(answer, query, question, tcp)
             return query[:2] + reply[2:] if reply else refusal(query, SERVFAIL, question)
         finally:
-            self.pending -= 1
+            self._waiting.remove(client, answer)
 
-    async def _ask_once(self, query: bytes, question: Question, tcp: bool) -> bytes | None:
+    def _has_room(self, client: str) -> bool:
+        """Whether a client may wait, after the last one of who has more waiting has been refused if need be."""
+        if not self._waiting.full:
+            return True
+        richest = self._waiting.richest(client)
+        theirs = self._waiting.of(richest)
+        if richest == client or len(theirs) < 2:
+            return False
+        self.refused += 1
+        self._waiting.remove(richest, theirs[-1])
+        if not theirs[-1].done():
+            theirs[-1].set_result(None)
+        return True
+
+    async def _answered(self, answer: Answer, query: bytes, question: Question, tcp: bool) -> bytes | None:
         key = query[2:], tcp
-        if key in self._under_way:
-            return await asyncio.shield(self._under_way[key])
-        answer = self._under_way[key] = asyncio.get_running_loop().create_future()
+        asked = self._under_way.setdefault(key, _Asked())
+        asked.waiting.add(answer)
+        asked.task = asked.task or asyncio.create_task(self._ask_for(asked, key, query, question))
+        try:
+            return await answer
+        finally:
+            asked.waiting.discard(answer)
+            if not asked.waiting:
+                asked.task.cancel()
+                self._forget(key, asked)
+
+    async def _ask_for(self, asked: _Asked, key: tuple[bytes, bool], query: bytes, question: Question) -> None:
         reply = None
         try:
-            reply = await self._ask(query, question, tcp)
-            return reply
+            reply = await self._ask(query, question, key[1])
         finally:
+            self._forget(key, asked)
+            for answer in asked.waiting:
+                if not answer.done():
+                    answer.set_result(reply)
+
+    def _forget(self, key: tuple[bytes, bool], asked: _Asked) -> None:
+        if self._under_way.get(key) is asked:
             del self._under_way[key]
-            answer.set_result(reply)
 
     async def _ask(self, query: bytes, question: Question, tcp: bool) -> bytes | None:
         asked = secrets.token_bytes(2) + query[2:]

@@ -6,6 +6,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
 import dnsfuzzing
 import pytest
 from hypothesis import given, settings
@@ -20,6 +23,23 @@ def test_packets_are_read_as_a_library_reads_them(rng: Random, tcp: bool) -> Non
 
 
 ZONE = dnsfuzzing.zone()
+
+# Found by the fuzzer, in a run in which dnspython had no class for type A.
+WEB_A = "00000100000100000000000003574542055745415645054c4f43414c0000010001"
+WEB_ANY = "00000100000100000000000003574542055745415645054c4f43414c0000ff0001"
+A_B_ANY = "00000100000100000000000001410142055745415645054c4f43414c0000ff0001"
+# A record of EDNS whose owner is the root, but written as a pointer: RFC 6891, 6.1.2 wants the one byte 0.
+POINTER_TO_ROOT = "1904010000010000000000010000290000c00c002904d0000000000000"
+
+
+@pytest.mark.parametrize("packet", [WEB_A, WEB_ANY, A_B_ANY, POINTER_TO_ROOT])
+@pytest.mark.parametrize("tcp", [False, True])
+@pytest.mark.parametrize("generic", [False, True])
+def test_packets_that_were_found(packet: str, tcp: bool, generic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found once stays right, also where dnspython reads addresses as mere bytes."""
+    if generic:
+        monkeypatch.setitem(dns.rdata._rdata_classes, (dns.rdataclass.IN, dns.rdatatype.A), dns.rdata.GenericRdata)
+    dnsfuzzing.check(bytes.fromhex(packet), ZONE, tcp=tcp)
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,7 @@ def is_create_target(line: str) -> bool:
 def is_wrapped(request: Request) -> bool:
     """Whether the command waits for its network: one Entrypoint, in whichever case, that begins with our program."""
     found = [value for key, value in _json(request.body) or () if key.lower() == "entrypoint"]
-    return len(found) == 1 and isinstance(found[0], list) and found[0][:1] == ["/w/w"]
+    return len(found) == 1 and isinstance(found[0], list) and found[0][:1] == ["/dev/w"]
 
 
 def _json(body: bytes) -> list[tuple[str, object]] | None:

@@ -26,7 +26,7 @@ from weavemw.middleware.entrypoint import EntrypointWrapper
 from weavemw.middleware.errors import ErrorResponder
 from weavemw.testing import FakeDocker
 
-_WAIT = "/wait/1"
+_WAIT = "/wait/0123456789ab"
 
 
 # What Go makes of a body: fields in any case, one after the other, each into what is there already.
@@ -151,7 +151,7 @@ def predict(body: bytes) -> dict[str, Any] | str:
 
 def _with_network(config: dict[str, Any], host: dict[str, Any]) -> dict[str, Any] | str:
     entrypoint, cmd = config.get("Entrypoint"), config.get("Cmd")
-    if entrypoint and entrypoint[0] == "/w/w":
+    if entrypoint and entrypoint[0] == "/dev/w":
         entrypoint = entrypoint[1:]
     if not entrypoint and not cmd:
         cmd = ["sh"]
@@ -160,10 +160,9 @@ def _with_network(config: dict[str, Any], host: dict[str, Any]) -> dict[str, Any
         if not cmd:
             return "untouched"
     binds = host.get("Binds") or []
-    if any(bind.partition(":")[2].startswith("/w") for bind in binds):
-        return "refused"
-    host = host | {"Binds": [*binds, f"{_WAIT}:/w:ro"]}
-    return config | {"Entrypoint": ["/w/w", *(entrypoint or [])], "Cmd": cmd, "HostConfig": host}
+    place = "/.dockerenv" if "/a:/dev" in binds else "/dev/w"
+    host = host | {"Binds": [*binds, f"{_WAIT}/w:{place}:ro"]}
+    return config | {"Entrypoint": [place, *(entrypoint or [])], "Cmd": cmd, "HostConfig": host}
 
 
 def _said(config: Any) -> Any:
@@ -181,7 +180,7 @@ def _is_error(body: bytes) -> bool:
 
 def _waits(body: bytes) -> bool:
     config = decode(body) or {}
-    return (config.get("Entrypoint") or [""])[0] == "/w/w"
+    return (config.get("Entrypoint") or [""])[0] in ("/dev/w", "/.dockerenv")
 
 
 # Random requests
@@ -257,7 +256,7 @@ def _value(rng: random.Random, name: str) -> str:
 
 _VALUES = {
     "Image": ['"busybox"', '"busybox"', '"missing"'],
-    "Entrypoint": ['["sh","-c"]', '"sh"', "[]", "null", '["/w/w","sh"]', '[""]'],
+    "Entrypoint": ['["sh","-c"]', '"sh"', "[]", "null", '["/dev/w","sh"]', '[""]'],
     "Cmd": ['["ls","-l"]', '"ls"', "[]", "null", '["\\ud800"]', '["\u00e9"]'],
     "Env": ['["A=b"]', '["WEAVE_CIDR=none"]', '["WEAVE_CIDR=10.2.1.1/24"]', '["WEAVE_CIDR="]', '["weave_cidr=none"]',
             '["WEAVE_CIDR=nonsense"]', '["WEAVE_CIDR=none","WEAVE_CIDR=net:default"]', '["X=WEAVE_CIDR=none"]', "[]",
@@ -265,7 +264,7 @@ _VALUES = {
     "Labels": ['{"WEAVE_CIDR":"none"}', '{"a":"b","A":"c"}', '{"a":null}'],
     "User": ['"nobody"', '""'],
     "NetworkMode": ['"host"', '"bridge"', '"default"', '"none"', '"container:x"', '"mine"', '""', '"Host"'],
-    "Binds": ['["/a:/b"]', '["/a:/w"]', "[]", '["/a:/x:ro","v:/y"]'],
+    "Binds": ['["/a:/b"]', '["/a:/dev"]', "[]", '["/a:/x:ro","v:/y"]'],
     "Dns": ['["10.0.0.1"]', "[]"],
 }
 

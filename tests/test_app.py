@@ -96,8 +96,8 @@ def test_create_is_wrapped(client, daemon):
     with client.post("/v1.41/containers/create", json={"Image": "busybox"}) as reply:
         assert reply.data == b"{}"
     sent = json.loads(daemon.requests[-1].body)
-    assert (sent["Entrypoint"], sent["Cmd"]) == (["/w/w"], ["sh"])
-    assert sent["HostConfig"]["Binds"][0].endswith(":/w:ro")
+    assert (sent["Entrypoint"], sent["Cmd"]) == (["/dev/w"], ["sh"])
+    assert sent["HostConfig"]["Binds"][0].endswith("/w:/dev/w:ro")
 
 
 def test_errors_are_dockers_json(client):

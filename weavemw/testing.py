@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 from typing import Any
 
-from weavemw.dockerapi.container import WAIT_PATH, Container
+from weavemw.dockerapi.container import Container
+from weavemw.dockerapi.wait_mount import PLACES, bind_of
 from weavemw.errors import DockerError, NetworkError, RouterBusy, RouterError
 from weavemw.network.plan import Ethwe, HostInterface, Plan, host_names
 from weavemw.router.client import Interface
@@ -69,7 +70,8 @@ class FakeDocker(_Fake):
         """A container of ours that has never run; ``fields`` are those of Container."""
         number = len(self.containers) + 1
         made = Container(id=container_id or f"{number:x}".rjust(4, "c").ljust(64, "0"), started_at=_ZERO_TIME)
-        made = dataclasses.replace(made, **{"name": f"container{number}", "entrypoint": (WAIT_PATH,), **fields})
+        wrapped = {"entrypoint": (PLACES[0],), "binds": (bind_of("/var/lib/weavemw/wait/0123456789ab", PLACES[0]),)}
+        made = dataclasses.replace(made, **{"name": f"container{number}", **wrapped, **fields})
         self.containers[made.id] = made
         self._emit("create", made)
         return made

@@ -10,7 +10,7 @@ from weavemw.attaching import watcher as module
 from weavemw.attaching.added_names import Added
 from weavemw.attaching.attachment import Attachment
 from weavemw.attaching.watcher import Watcher
-from weavemw.dockerapi.container import WAIT_PATH
+from weavemw.dockerapi.wait_mount import PLACES
 from weavemw.errors import DockerUnreachable, NetworkError, RouterError, RouterUnreachable
 from weavemw.network.plan import HostInterface, host_names
 from weavemw.ops import watcher_state
@@ -392,7 +392,7 @@ def test_what_vanished_unheard_goes_at_a_sweep(world):
     await_true(lambda: not watcher.state.left_alone)
 
 
-@pytest.mark.parametrize("entrypoint", [("sh",), (WAIT_PATH,)])
+@pytest.mark.parametrize("entrypoint", [("sh",), PLACES[:1]])
 @pytest.mark.parametrize("when", ["launched", "while it watches"])
 def test_what_was_attached_while_dns_was_off_has_its_name_once_it_is_on(world, entrypoint, when):
     """By hand or through the proxy, and whether the watcher began before or after DNS."""

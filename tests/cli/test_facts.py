@@ -22,8 +22,9 @@ A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 _RUNNING = {"running": True, "watcher": {"connected": True, "pending": {}, "left_alone": {}}}
 
 
-def _row(container: str, name: str, command: str = "/w/w sh") -> dict[str, Any]:
-    return {"Id": container, "Names": [f"/{name}"], "Command": command}
+def _row(container: str, name: str, command: str = "/dev/w sh") -> dict[str, Any]:
+    mount = {"Source": "/s/wait/0123456789ab/w", "Destination": "/dev/w", "Mode": "ro"}
+    return {"Id": container, "Names": [f"/{name}"], "Command": command, "Mounts": [mount]}
 
 
 def test_containers_are_known_by_their_interfaces() -> None:

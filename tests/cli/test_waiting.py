@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from weavemw.cli.waiting import Waiting
-from weavemw.dockerapi.container import WAIT_PATH
 from weavemw.errors import DockerUnreachable
 from weavemw.network.plan import HostInterface
 from weavemw.ops.watcher_state import STATE_FILE
@@ -27,7 +26,9 @@ class Engine:
         assert path == "/containers/json"
         if not next(self.up):
             raise DockerUnreachable("gone")
-        return [{"Id": each, "Names": [f"/{each[-3:]}"], "Command": f"{WAIT_PATH} sleep 9"} for each in IDS]
+        mount = {"Source": "/s/wait/0123456789ab/w", "Destination": "/dev/w", "Mode": "ro"}
+        return [{"Id": each, "Names": [f"/{each[-3:]}"], "Command": "/dev/w sleep 9", "Mounts": [mount]}
+                for each in IDS]
 
 
 class Attaching:

@@ -42,8 +42,8 @@ def test_the_requests_environment_goes_before_the_images(request_env: list[str],
 
 
 @pytest.mark.parametrize(("entrypoint", "expected"), [
-    (None, None), ([], []), (["e"], ["e"]), (["/w/w"], []), (["/w/w", "e"], ["e"]), (["/w/w", "/w/w", "e"], ["e"]),
-    (["e", "/w/w"], ["e", "/w/w"]),
+    (None, None), ([], []), (["e"], ["e"]), (["/dev/w"], []), (["/dev/w", "e"], ["e"]),
+    (["/dev/w", "/.dockerenv", "e"], ["e"]), (["e", "/dev/w"], ["e", "/dev/w"]), (["/w/w"], ["/w/w"]),
 ])
 def test_unwrapping(entrypoint: list[str] | None, expected: list[str] | None) -> None:
     """However often it was wrapped, the container's own entrypoint is left."""

@@ -17,6 +17,7 @@ from weavemw.attaching.attachment import Attachment
 from weavemw.attaching.hostnames import names_for
 from weavemw.attaching.watcher import Watcher
 from weavemw.dockerapi.client import DockerClient
+from weavemw.dockerapi.wait_mount import bind_of
 from weavemw.network.netlink import NetlinkNetwork, setns
 from weavemw.testing import FakeRouter, await_true
 
@@ -43,7 +44,7 @@ class Weave:
 
     def run(self, *args: str) -> str:
         """``docker run -d`` of a container that waits for its network, past any proxy; its id."""
-        options = ["-v", f"{self.wait_dir}:/w:ro", "--entrypoint", "/w/w"]
+        options = ["-v", bind_of(str(self.wait_dir), "/dev/w"), "--entrypoint", "/dev/w"]
         return str(self.host.docker("run", "-d", *options, *args).stdout).strip()
 
     def inside(self, container: str, *command: str) -> str:

@@ -259,11 +259,11 @@ def test_old_containers_start_after_prune_and_stop(clean):
         clean.host.docker("start", "web")
         clean.host.docker("system", "prune", "-af", "--volumes")
         clean.host.docker("restart", "-t0", "web")
-        assert clean.host.docker("top", "web").stdout.count("/w/w sleep 999") == 1
+        assert clean.host.docker("top", "web").stdout.count("/dev/w sleep 999") == 1
     finally:
         clean.weave("launch", "-H", clean.via, "--rewrite-inspect", "--ipalloc-range6", RANGE6)
     assert eventually(lambda: clean.ethwe("web") == address)
-    assert "/w/w" not in clean.host.docker("top", "web").stdout
+    assert "/dev/w" not in clean.host.docker("top", "web").stdout
 
 
 def test_images_start_elsewhere(clean, make_host):

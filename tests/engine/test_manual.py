@@ -160,7 +160,7 @@ def test_usage(terminal: Terminal) -> None:
     assert terminal.type(f"docker start {created}").strip() == created
     assert _ethwe(terminal, created)[0].endswith("/12")
     entrypoint = terminal.host.docker("inspect", "-f", "{{json .Config.Entrypoint}}", created).stdout
-    assert json.loads(entrypoint) == ["/w/w"]
+    assert json.loads(entrypoint) == ["/dev/w"]
     assert terminal.enter("docker run -e WEAVE_CIDR=10.2.1.1/24 -ti ubuntu") == ["10.2.1.1/24"]
     terminal.host.docker("container", "prune", "-f")
     both = terminal.enter('docker run -e WEAVE_CIDR="10.2.1.1/24 10.2.2.1/24" -ti ubuntu')

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,9 +39,10 @@ class Api:
         self.docker = DockerClient(str(host.socket))
         self.upstream = Upstream(str(host.socket))
         self.direct = Passthrough(self.upstream)
-        self.bind = f"{wait.install(host.state_dir)}:/w:ro"
+        wait_dir = wait.install(host.state_dir)
+        self.bind = f"{wait_dir}/w:/dev/w:ro"
         named = DnsInjector(self.direct, router=FakeRouter())
-        wrapped = EntrypointWrapper(named, wait_dir=lambda: Path(self.bind.split(":")[0]), docker=self.docker)
+        wrapped = EntrypointWrapper(named, wait_dir=wait_dir, docker=self.docker)
         self.wrapped = ErrorResponder(CidrParser(wrapped, docker=self.docker))
 
     def call(self, app: Any, method: str, target: str, body: object = None) -> tuple[int, Any]:
@@ -87,7 +87,7 @@ def test_the_command_is_what_it_is_without_us(api: Api, image: str) -> None:
             assert replies[0] == replies[1]
             continue
         plain, wrapped = (api.docker.get(f"/containers/{reply['Id']}/json") for _, reply in replies)
-        assert [wrapped["Path"], *wrapped["Args"]] == ["/w/w", plain["Path"], *plain["Args"]], body
+        assert [wrapped["Path"], *wrapped["Args"]] == ["/dev/w", plain["Path"], *plain["Args"]], body
 
 
 @pytest.mark.parametrize("target", [
@@ -182,5 +182,5 @@ def test_exec_in_a_waiting_container_waits(api: Api, init: bool) -> None:
         pytest.skip("this engine has no docker-init")
     executed = api.call(api.wrapped, "POST", f"/containers/{made}/exec", {"Cmd": ["/true"]})[1]["Id"]
     process = api.docker.get(f"/exec/{executed}/json")["ProcessConfig"]
-    assert [process["entrypoint"], *process["arguments"]] == ["/w/w", "/true"]
+    assert [process["entrypoint"], *process["arguments"]] == ["/dev/w", "/true"]
     api.docker.kill(made)

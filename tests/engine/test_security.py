@@ -30,8 +30,8 @@ def _curl(weave: Launched, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("attack", [
-    "rm -f /w/w", "echo x > /w/w", "mv /w/w /w/x", "chmod 777 /w/w", "cp /bin/busybox /w/w", "touch /w/new",
-    "mount -o remount,rw /w", "umount /w", "mount -t tmpfs none /w", "ln -sf /bin/sh /w/w",
+    "rm -f /dev/w", "echo x > /dev/w", "mv /dev/w /dev/x", "chmod 777 /dev/w", "cp /bin/busybox /dev/w",
+    "mount -o remount,rw /dev/w", "umount /dev/w", "mount -t tmpfs none /dev/w", "ln -sf /bin/sh /dev/w",
 ])
 def test_a_container_cannot_alter_the_wait_program(weave: Launched, attack: str) -> None:
     """Not as root in it, with all that Docker gives; the host's file is as it was."""
@@ -66,7 +66,7 @@ def test_what_docker_creates_is_held_back(weave: Launched, target: str, headers:
           "-d", json.dumps(body), f"http://docker{target}")
     made = weave.host.docker("ps", "-aq", "--filter", "label=attack=yes").stdout.split()
     assert len(made) == 1
-    assert weave.host.docker("inspect", "-f", "{{.Path}}", *made).stdout.strip() == "/w/w"
+    assert weave.host.docker("inspect", "-f", "{{.Path}}", *made).stdout.strip() == "/dev/w"
     weave.host.docker("rm", "-f", *made)
 
 

@@ -51,7 +51,7 @@ class Installed:
         return self._inspect(name, "{{.Id}} {{.State.StartedAt}} {{.RestartCount}}")
 
     def wait_program(self, name: str) -> str:
-        return self._inspect(name, '{{range .Mounts}}{{if eq .Destination "/w"}}{{.Source}}{{end}}{{end}}')
+        return self._inspect(name, '{{range .Mounts}}{{if eq .Destination "/dev/w"}}{{.Source}}{{end}}{{end}}')
 
     def address(self, name: str) -> str:
         shown = self.host.docker("exec", name, "ip", "-4", "-o", "address", "show", "dev", "ethwe").stdout.split()

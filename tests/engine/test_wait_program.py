@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from host import TestHost
 
+from weavemw.dockerapi.wait_mount import bind_of
 from weavemw.wait import install
 
 pytestmark = pytest.mark.engine
@@ -22,11 +23,11 @@ _numbers = itertools.count()
 @pytest.fixture
 def create(engine_host: TestHost) -> Iterator[Create]:
     """A function that creates a wrapped container, as the proxy will have Docker do it."""
-    mount = f"{install(engine_host.state_dir)}:/w:ro"
+    mount = bind_of(str(install(engine_host.state_dir)), "/dev/w")
     made = []
 
     def create(*arguments: str, options: tuple[str, ...] = ()) -> str:
-        created = engine_host.docker("create", "--volume", mount, "--entrypoint", "/w/w", *options, *arguments)
+        created = engine_host.docker("create", "--volume", mount, "--entrypoint", "/dev/w", *options, *arguments)
         made.append(created.stdout.strip())
         return made[-1]
 
@@ -104,6 +105,8 @@ def test_a_restarted_container_waits_again(engine_host: TestHost, create: Create
     pytest.param(("--user", "65534", "--cap-drop", "ALL"), signal.SIGTERM, id="user"),
     pytest.param(("--init",), signal.SIGTERM, id="init"),
     pytest.param(("--stop-signal", "SIGQUIT"), signal.SIGQUIT, id="SIGQUIT"),
+    pytest.param(("--stop-signal", "SIGWINCH"), signal.SIGWINCH, id="a web server's"),
+    pytest.param(("--stop-signal", "SIGWINCH", "--init"), signal.SIGWINCH, id="that of one below an init"),
     pytest.param(("--stop-signal", "SIGRTMIN+3"), signal.SIGRTMIN + 3, id="SIGRTMIN+3"),
 ])
 def test_stopping_ends_the_wait(engine_host: TestHost, create: Create, options: tuple[str, ...], number: int) -> None:
@@ -118,12 +121,27 @@ def test_stopping_ends_the_wait(engine_host: TestHost, create: Create, options: 
     "/no/such/command", "no-such-command", "/etc", "/etc/passwd", "./etc/passwd", "group",
 ])
 def test_exit_codes_are_dockers(engine_host: TestHost, create: Create, command: str) -> None:
-    """A command that can't be run gives the status that it gives without the wait program, and one line says why."""
+    """A command that can't be run gives the status that it gives without the wait program, and Docker's own reason."""
     options = ("--env", "PATH=/etc:/bin")
     plain = engine_host.docker("run", "--rm", *options, "--entrypoint", command, "busybox", check=False)
     container = create("busybox", command, options=options)
-    attach(engine_host, start(engine_host, container))
+    engine_host.docker("start", container)
     status, output = result(engine_host, container)
     assert status == plain.returncode
-    assert output.startswith(f"weavemw: {command}: ")
     assert output.count("\n") == 1
+    assert output.strip() in plain.stderr
+
+
+@pytest.mark.parametrize("content", ["true\n", "#!/no/such/interpreter\n"])
+def test_what_is_found_and_can_not_be_executed(engine_host: TestHost, create: Create, content: str) -> None:
+    """Once it is attached, and with Docker's words; the status is runc's, 1 up to its version 1.1."""
+    write = ("sh", "-c", f"printf '{content}' >/bin/odd; chmod 755 /bin/odd")
+    engine_host.docker("run", "--name", "odd", "busybox", *write)
+    engine_host.docker("commit", "odd", "odd")
+    try:
+        plain = engine_host.docker("run", "--rm", "odd", "odd", check=False)
+        container = create("odd", "odd")
+        attach(engine_host, start(engine_host, container))
+        assert result(engine_host, container) == (1, plain.stderr)
+    finally:
+        engine_host.docker("rm", "odd")

@@ -20,7 +20,8 @@ from weavemw.network.addresses import Default
 from weavemw.testing import FakeDocker, await_true
 
 WAIT_DIR = Path("/var/lib/weavemw/wait/0123456789ab")
-BIND = f"{WAIT_DIR}:/w:ro"
+BIND = f"{WAIT_DIR}/w:/dev/w:ro"
+FORMER_BIND = "/elsewhere/wait/fedcba987654:/w:ro"
 CREATE = "/v1.41/containers/create"
 
 
@@ -36,17 +37,19 @@ def wrapper(daemon: Any, docker: FakeDocker) -> EntrypointWrapper:
 
 
 @pytest.mark.parametrize(("image", "body", "entrypoint", "cmd"), [
-    pytest.param({"Cmd": ["sh"]}, {}, ["/w/w"], ["sh"], id="image's command"),
-    pytest.param({"Entrypoint": ["e"], "Cmd": ["c"]}, {}, ["/w/w", "e"], ["c"], id="image's both"),
-    pytest.param({"Entrypoint": ["e"], "Cmd": ["c"]}, {"Cmd": ["x"]}, ["/w/w", "e"], ["x"], id="own command"),
-    pytest.param({"Entrypoint": ["e"], "Cmd": ["c"]}, {"Entrypoint": ["y"]}, ["/w/w", "y"], None, id="own entrypoint"),
-    pytest.param({"Entrypoint": ["e"], "Cmd": ["c"]}, {"entrypoint": "y"}, ["/w/w", "y"], None, id="a string"),
-    pytest.param({"Entrypoint": ["e"], "Cmd": ["c"]}, {"Entrypoint": []}, ["/w/w"], ["c"], id="cleared by []"),
-    pytest.param({"Entrypoint": ["e"]}, {"Entrypoint": [""], "Cmd": ["x"]}, ["/w/w"], ["x"], id='cleared by [""]'),
-    pytest.param({"Entrypoint": ["/w/w", "e"], "Cmd": ["c"]}, {}, ["/w/w", "e"], ["c"], id="image was wrapped"),
-    pytest.param({"Entrypoint": ["e"]}, {"Entrypoint": ["/w/w", "y"]}, ["/w/w", "y"], None, id="request was wrapped"),
-    pytest.param({}, {"Cmd": "x y"}, ["/w/w"], "x y", id="the command stays as it was given"),
-    pytest.param({"Entrypoint": None, "Cmd": None}, {"Cmd": ["x"]}, ["/w/w"], ["x"], id="nulls in the image"),
+    pytest.param({"Cmd": ["sh"]}, {}, ["/dev/w"], ["sh"], id="image's command"),
+    pytest.param({"Entrypoint": ["e"], "Cmd": ["c"]}, {}, ["/dev/w", "e"], ["c"], id="image's both"),
+    pytest.param({"Entrypoint": ["e"], "Cmd": ["c"]}, {"Cmd": ["x"]}, ["/dev/w", "e"], ["x"], id="own command"),
+    pytest.param({"Entrypoint": ["e"], "Cmd": ["c"]}, {"Entrypoint": ["y"]}, ["/dev/w", "y"], None,
+                 id="own entrypoint"),
+    pytest.param({"Entrypoint": ["e"], "Cmd": ["c"]}, {"entrypoint": "y"}, ["/dev/w", "y"], None, id="a string"),
+    pytest.param({"Entrypoint": ["e"], "Cmd": ["c"]}, {"Entrypoint": []}, ["/dev/w"], ["c"], id="cleared by []"),
+    pytest.param({"Entrypoint": ["e"]}, {"Entrypoint": [""], "Cmd": ["x"]}, ["/dev/w"], ["x"], id='cleared by [""]'),
+    pytest.param({"Entrypoint": ["/dev/w", "e"], "Cmd": ["c"]}, {}, ["/dev/w", "e"], ["c"], id="image was wrapped"),
+    pytest.param({"Entrypoint": ["e"]}, {"Entrypoint": ["/dev/w", "y"]}, ["/dev/w", "y"], None,
+                 id="request was wrapped"),
+    pytest.param({}, {"Cmd": "x y"}, ["/dev/w"], "x y", id="the command stays as it was given"),
+    pytest.param({"Entrypoint": None, "Cmd": None}, {"Cmd": ["x"]}, ["/dev/w"], ["x"], id="nulls in the image"),
 ])
 def test_entrypoint_is_wrapped(wrapper: Any, daemon: Any, ask: Any, image: dict[str, object], body: dict[str, object],
                                entrypoint: list[str], cmd: object) -> None:
@@ -81,8 +84,9 @@ def test_what_is_left_alone_is_untouched(wrapper: Any, daemon: Any, ask: Any, de
     pytest.param({"Binds": ["/a:/b", "v:/c:ro"]}, ["/a:/b", "v:/c:ro", BIND], id="own binds stay"),
     pytest.param({"binds": None}, [BIND], id="null"),
     pytest.param({"Binds": [BIND, "/a:/b"]}, ["/a:/b", BIND], id="ours, copied from inspect"),
-    pytest.param({"Binds": ["/var/lib/weavemw/wait/older:/w:ro"]}, [BIND], id="an older version's"),
-    pytest.param({"Binds": ["/a:/www", "/w:/b"]}, ["/a:/www", "/w:/b", BIND], id="similar"),
+    pytest.param({"Binds": ["/x/wait/fedcba987654/w:/dev/w:ro"]}, [BIND], id="another version's"),
+    pytest.param({"Binds": [FORMER_BIND]}, [BIND], id="an earlier version's"),
+    pytest.param({"Binds": ["/a:/w", "/w:/b", "/a:/dev/www"]}, ["/a:/w", "/w:/b", "/a:/dev/www", BIND], id="similar"),
 ])
 def test_binds(wrapper: Any, daemon: Any, ask: Any, host: object, binds: list[str]) -> None:
     """The user's binds stay, ours is there once."""
@@ -90,30 +94,71 @@ def test_binds(wrapper: Any, daemon: Any, ask: Any, host: object, binds: list[st
     assert daemon.request.json["HostConfig"] == {"Binds": binds}
 
 
-@pytest.mark.parametrize("body", [
-    pytest.param({"HostConfig": {"Binds": ["/a:/w"]}}, id="bind"),
-    pytest.param({"HostConfig": {"Binds": ["/a:/w/:ro"]}}, id="bind with a slash"),
-    pytest.param({"HostConfig": {"Binds": ["/a:/x/../w/w"]}}, id="bind on the program"),
-    pytest.param({"HostConfig": {"Binds": ["/w"]}}, id="anonymous volume"),
-    pytest.param({"HostConfig": {"Binds": ["/var/lib/weavemw/wait/x:/w:rw"]}}, id="ours, writable"),
-    pytest.param({"HostConfig": {"Binds": ["/var/lib/weavemw/wait/../x:/w:ro"]}}, id="not ours"),
-    pytest.param({"HostConfig": {"Mounts": [{"Type": "bind", "Source": "/a", "Target": "//w"}]}}, id="mount"),
-    pytest.param({"HostConfig": {"Tmpfs": {"/w": ""}}}, id="tmpfs"),
-    pytest.param({"Volumes": {"/w": {}}}, id="volume"),
-    pytest.param({"Binds": ["/a:/w"]}, id="beside the config"),
+@pytest.mark.parametrize(("image", "body"), [
+    pytest.param({}, {"HostConfig": {"Binds": ["/dev:/dev"]}}, id="the host's devices"),
+    pytest.param({}, {"HostConfig": {"Binds": ["/a:/dev/w/:ro"]}}, id="bind"),
+    pytest.param({}, {"HostConfig": {"Binds": ["/a:/x/../dev/w/x"]}}, id="bind within"),
+    pytest.param({}, {"HostConfig": {"Binds": ["/dev/w"]}}, id="anonymous volume"),
+    pytest.param({}, {"HostConfig": {"Binds": [f"{WAIT_DIR}/w:/dev/w:rw"]}}, id="ours, writable"),
+    pytest.param({}, {"HostConfig": {"Binds": [f"{WAIT_DIR}/../x/w:/dev/w:ro"]}}, id="not ours"),
+    pytest.param({}, {"HostConfig": {"Mounts": [{"Type": "bind", "Source": "/a", "Target": "//dev"}]}}, id="mount"),
+    pytest.param({}, {"HostConfig": {"Tmpfs": {"/dev": ""}}}, id="tmpfs"),
+    pytest.param({}, {"HostConfig": {"Devices": [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/w"}]}},
+                 id="device"),
+    pytest.param({}, {"HostConfig": {"VolumesFrom": ["nobody", "other:ro"]}}, id="another container's"),
+    pytest.param({}, {"Volumes": {"/dev": {}}}, id="volume"),
+    pytest.param({"Volumes": {"/dev": {}}}, {}, id="the image's volume"),
+    pytest.param({}, {"Binds": ["/dev:/dev"]}, id="beside the config"),
 ])
-def test_a_mount_at_our_place_is_refused(wrapper: Any, daemon: Any, ask: Any, body: dict[str, object]) -> None:
-    """A mount that would hide the wait program is refused with the reason, not dropped."""
-    with pytest.raises(BadRequest, match="can't be mounted: /w is where"):
-        ask(wrapper, "POST", CREATE, body | {"Cmd": ["x"]}, **attach())
+def test_what_is_put_at_our_place_stays_there(wrapper: Any, daemon: Any, docker: FakeDocker, ask: Any,
+                                              image: dict[str, object], body: dict[str, object]) -> None:
+    """The wait program goes where nobody else is."""
+    docker.create(name="other", mount_targets=("/dev/w", "/dev"))
+    ask(wrapper, "POST", CREATE, body | {"Cmd": ["x"]}, **attach(**image))
+    sent = daemon.request.json
+    assert sent["Entrypoint"] == ["/.dockerenv"]
+    assert sent["HostConfig"]["Binds"][-1] == f"{WAIT_DIR}/w:/.dockerenv:ro"
+
+
+def test_what_another_container_has_of_us_is_in_nobodys_way(wrapper: Any, daemon: Any, docker: FakeDocker,
+                                                            ask: Any) -> None:
+    """Its wait program comes along with its volumes, and has ours mounted over it."""
+    docker.create(name="other", mount_targets=("/dev/w", "/data"))
+    ask(wrapper, "POST", CREATE, {"Cmd": ["x"], "HostConfig": {"VolumesFrom": ["other"]}}, **attach())
+    assert daemon.request.json["HostConfig"]["Binds"] == [BIND]
+
+
+def test_without_any_place_it_is_refused(wrapper: Any, daemon: Any, ask: Any) -> None:
+    """With the reason, and a way out."""
+    with pytest.raises(BadRequest, match=r"/dev/w and /\.dockerenv are both taken.*WEAVE_CIDR=none"):
+        ask(wrapper, "POST", CREATE, {"Cmd": ["x"], "HostConfig": {"Binds": ["/dev:/dev", "/a:/.dockerenv"]}},
+            **attach())
     assert not daemon.requests
+
+
+@pytest.mark.parametrize(("entrypoint", "binds", "expected"), [
+    pytest.param(["/w/w", "e"], [FORMER_BIND], ["/dev/w", "e"], id="copied from an earlier version's container"),
+    pytest.param(["/w/w", "e"], [], ["/dev/w", "/w/w", "e"], id="the user's own program"),
+    pytest.param(["/.dockerenv", "e"], [], ["/dev/w", "e"], id="was at another place"),
+])
+def test_a_request_that_was_wrapped(wrapper: Any, daemon: Any, ask: Any, entrypoint: list[str], binds: list[str],
+                                    expected: list[str]) -> None:
+    """A wait program that a client brings along from inspect is replaced; a program of the same name is not."""
+    ask(wrapper, "POST", CREATE, {"Entrypoint": entrypoint, "HostConfig": {"Binds": binds}}, **attach())
+    assert daemon.request.json["Entrypoint"] == expected
+
+
+def test_an_image_may_have_a_program_where_the_wait_program_was(wrapper: Any, daemon: Any, ask: Any) -> None:
+    """Only at the places of today nobody can have one."""
+    ask(wrapper, "POST", CREATE, {}, **attach(Entrypoint=["/w/w"], Cmd=["c"]))
+    assert (daemon.request.json["Entrypoint"], daemon.request.json["Cmd"]) == (["/dev/w", "/w/w"], ["c"])
 
 
 def test_the_wait_program_is_installed_when_it_is_needed(daemon: Any, docker: FakeDocker, ask: Any) -> None:
     """The directory may be a function, which is called for each create."""
     wrapper = EntrypointWrapper(daemon, wait_dir=lambda: Path("/made"), docker=docker)
     ask(wrapper, "POST", CREATE, {"Cmd": ["x"]}, **attach())
-    assert daemon.request.json["HostConfig"]["Binds"] == ["/made:/w:ro"]
+    assert daemon.request.json["HostConfig"]["Binds"] == ["/made/w:/dev/w:ro"]
 
 
 @pytest.mark.parametrize(("version", "body", "expected"), [
@@ -129,12 +174,24 @@ def test_the_wait_program_is_installed_when_it_is_needed(daemon: Any, docker: Fa
 def test_start_does_not_lose_the_mount(wrapper: Any, daemon: Any, ask: Any, version: str, body: object,
                                        expected: object) -> None:
     """A HostConfig in the body of an old start takes the place of create's: it keeps our mount."""
-    ask(wrapper, "POST", f"/v{version}/containers/web/start", body, **attach())
+    decision = Attach((Default(),), container=Container(id="web", entrypoint=("/dev/w",)))
+    ask(wrapper, "POST", f"/v{version}/containers/web/start", body, **{context.DECISION: decision})
     assert (daemon.request.json if daemon.request.body else None) == expected
 
 
+@pytest.mark.parametrize(("program", "bind"), [
+    ("/.dockerenv", f"{WAIT_DIR}/w:/.dockerenv:ro"), ("/w/w", f"{WAIT_DIR}:/w:ro"),
+])
+def test_start_mounts_it_where_the_container_looks_for_it(wrapper: Any, daemon: Any, ask: Any, program: str,
+                                                          bind: str) -> None:
+    """Wherever that was when it was created."""
+    decision = Attach((Default(),), container=Container(id="web", entrypoint=(program,)))
+    ask(wrapper, "POST", "/v1.23/containers/web/start", {"HostConfig": {"Dns": []}}, **{context.DECISION: decision})
+    assert daemon.request.json["HostConfig"]["Binds"] == [bind]
+
+
 @pytest.mark.parametrize(("cmd", "expected"), [
-    (["ls", "-l"], ["/w/w", "ls", "-l"]), ([], []), (None, None),
+    (["ls", "-l"], ["/dev/w", "ls", "-l"]), ([], []), (None, None),
 ])
 def test_exec_waits_while_the_container_waits(wrapper: Any, daemon: Any, docker: FakeDocker, ask: Any, cmd: object,
                                               expected: object) -> None:
@@ -142,6 +199,14 @@ def test_exec_waits_while_the_container_waits(wrapper: Any, daemon: Any, docker:
     docker.run(name="web")
     ask(wrapper, "POST", "/containers/web/exec", {"AttachStdout": True, "Cmd": cmd})
     assert daemon.request.json == {"AttachStdout": True, "Cmd": expected}
+
+
+def test_exec_in_a_container_of_an_earlier_version_waits_too(wrapper: Any, daemon: Any, docker: FakeDocker,
+                                                             ask: Any) -> None:
+    """By the program that it has."""
+    docker.run(name="web", entrypoint=("/w/w", "e"), binds=(FORMER_BIND,))
+    ask(wrapper, "POST", "/containers/web/exec", {"Cmd": ["ls"]})
+    assert daemon.request.json["Cmd"] == ["/w/w", "ls"]
 
 
 @pytest.mark.parametrize(("name", "fields", "waits"), [
@@ -159,20 +224,21 @@ def test_other_execs_are_untouched(daemon: Any, docker: FakeDocker, ask: Any, na
     assert context.BODY not in daemon.request.environ
 
 
-CONFIG = {"Hostname": "c", "Env": ["A=1"], "Entrypoint": ["/w/w", "e"], "Cmd": ["c"], "Tty": True}
+CONFIG = {"Hostname": "c", "Env": ["A=1"], "Entrypoint": ["/dev/w", "e"], "Cmd": ["c"], "Tty": True}
 
 
 @pytest.mark.parametrize(("config", "body", "expected"), [
     pytest.param(CONFIG, b"", CONFIG | {"Entrypoint": ["e"]}, id="no body"),
     pytest.param(CONFIG, b"null\n", CONFIG | {"Entrypoint": ["e"]}, id="null, as the CLI sends it"),
     pytest.param(CONFIG, b"{}", CONFIG | {"Entrypoint": ["e"]}, id="empty object"),
-    pytest.param({"Entrypoint": ["/w/w"], "Cmd": ["c"]}, b"", {"Entrypoint": [], "Cmd": ["c"]}, id="had no entrypoint"),
-    pytest.param({"Entrypoint": ["/w/w", "e"], "Cmd": None}, b"", {"Entrypoint": ["e"], "Cmd": []}, id="no command"),
+    pytest.param({"Entrypoint": ["/dev/w"], "Cmd": ["c"]}, b"", {"Entrypoint": [], "Cmd": ["c"]},
+                 id="had no entrypoint"),
+    pytest.param({"Entrypoint": ["/dev/w", "e"], "Cmd": None}, b"", {"Entrypoint": ["e"], "Cmd": []}, id="no command"),
     pytest.param(CONFIG, b'{"User":"x"}', {"User": "x", "Entrypoint": ["e"], "Cmd": ["c"]}, id="another change"),
     pytest.param(CONFIG, b'{"cmd":["x"]}', {"Cmd": ["x"], "Entrypoint": ["e"]}, id="own command"),
     pytest.param(CONFIG, b'{"Entrypoint":["y"]}', {"Entrypoint": ["y"], "Cmd": []}, id="own entrypoint"),
     pytest.param(CONFIG, b'{"Entrypoint":[]}', {"Entrypoint": [], "Cmd": ["c"]}, id="entrypoint cleared"),
-    pytest.param(CONFIG, b'{"Entrypoint":["/w/w","y"]}', {"Entrypoint": ["y"], "Cmd": []}, id="copied from inspect"),
+    pytest.param(CONFIG, b'{"Entrypoint":["/dev/w","y"]}', {"Entrypoint": ["y"], "Cmd": []}, id="copied from inspect"),
 ])
 def test_an_image_gets_its_own_entrypoint_back(wrapper: Any, daemon: Any, docker: FakeDocker, ask: Any,
                                                config: dict[str, Any], body: bytes, expected: object) -> None:
@@ -182,6 +248,15 @@ def test_an_image_gets_its_own_entrypoint_back(wrapper: Any, daemon: Any, docker
     assert daemon.request.json == expected
     assert daemon.request.environ["CONTENT_TYPE"] == "application/json"
     assert query_of(daemon.request.environ) == {"container": "web", "repo": "r", "changes": "CMD x"}
+
+
+def test_an_image_of_an_earlier_versions_container_gets_its_entrypoint_back(wrapper: Any, daemon: Any,
+                                                                           docker: FakeDocker, ask: Any) -> None:
+    """Its wait program stood elsewhere."""
+    config = {"Entrypoint": ["/w/w", "e"], "Cmd": ["c"]}
+    docker.run(name="web", entrypoint=("/w/w", "e"), binds=(FORMER_BIND,), config=config)
+    ask(wrapper, "POST", "/commit?container=web", b"")
+    assert daemon.request.json == {"Entrypoint": ["e"], "Cmd": ["c"]}
 
 
 def test_a_change_that_clears_the_entrypoint_is_no_way_back_to_the_wrapper(wrapper: Any, daemon: Any,
@@ -215,8 +290,10 @@ def test_a_process_that_is_not_the_wait_program_does_not_wait() -> None:
 
 
 @pytest.mark.parametrize("script", [
-    pytest.param("exec -a /w/w sleep 30", id="itself"),
-    pytest.param("(exec -a /w/w sleep 30); :", id="below an init"),
+    pytest.param("exec -a /dev/w sleep 30", id="itself"),
+    pytest.param("exec -a /.dockerenv sleep 30", id="at another place"),
+    pytest.param("exec -a /w/w sleep 30", id="an earlier version's"),
+    pytest.param("(exec -a /dev/w sleep 30); :", id="below an init"),
 ])
 def test_the_wait_program_is_recognised(script: str) -> None:
     """The wait program is found as the container's first process, and below --init's."""

@@ -17,7 +17,8 @@ ID = "c1" * 32
 
 def reply(**settings: object) -> dict[str, Any]:
     """What the daemon says of a running container of ours."""
-    return {"Id": ID, "State": {"Running": True, "Pid": 7}, "Config": {"Entrypoint": ["/w/w"]}, "Big": 9007199254740993,
+    return {"Id": ID, "State": {"Running": True, "Pid": 7}, "Config": {"Entrypoint": ["/dev/w"]},
+            "Big": 9007199254740993, "HostConfig": {"Binds": ["/var/lib/weavemw/wait/0123456789ab/w:/dev/w:ro"]},
             "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.2"}}, **settings}}
 
 

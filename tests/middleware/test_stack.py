@@ -20,7 +20,8 @@ from weavemw.testing import FakeDocker, FakeRouter
 def stack(daemon: Any, docker: FakeDocker, router: FakeRouter) -> Any:
     """Everything before the attach, around a daemon."""
     named = InspectRewriter(DnsInjector(daemon, router=router), router=router)
-    wrapped = EntrypointWrapper(named, wait_dir=Path("/wait/1"), docker=docker, still_waiting=lambda container: False)
+    wrapped = EntrypointWrapper(named, wait_dir=Path("/wait/0123456789ab"), docker=docker,
+                                still_waiting=lambda container: False)
     return ErrorResponder(CidrParser(wrapped, docker=docker))
 
 
@@ -31,7 +32,7 @@ def test_create(stack: Any, daemon: Any, ask: Any) -> None:
     assert (response.status_code, response.data) == (201, daemon.body)
     assert daemon.request.body == (
         b'{"Image":"busybox","x":1.50,"env":["WEAVE_CIDR=10.2.1.1/24"],"HostConfig":{"memory":9007199254740993,'
-        b'"Binds":["/wait/1:/w:ro"],"Dns":["172.17.0.1"],"DnsSearch":["."]},"Entrypoint":["/w/w"],"Cmd":["sh"],'
+        b'"Binds":["/wait/0123456789ab/w:/dev/w:ro"],"Dns":["172.17.0.1"],"DnsSearch":["."]},"Entrypoint":["/dev/w"],"Cmd":["sh"],'
         b'"Hostname":"web","Domainname":"weave.local"}')
 
 
@@ -56,7 +57,7 @@ def test_what_is_not_ours_goes_through_untouched(stack: Any, daemon: Any, ask: A
 @pytest.mark.parametrize(("body", "status", "message"), [
     (b'{"Image":"busybox","Env":["WEAVE_CIDR=nonsense"]}', 400, 'invalid WEAVE_CIDR "nonsense"'),
     (b'{"Image":"missing"}', 404, "No such image: missing"),
-    (b'{"Image":"busybox","HostConfig":{"Binds":["/a:/w"]}}', 400, "/w can't be mounted"),
+    (b'{"Image":"busybox","HostConfig":{"Binds":["/a:/dev","/a:/.dockerenv"]}}', 400, "nothing is left where"),
     (b'{"Image":7}', 400, "Image: expected a string, got number"),
     (b'{"a":' + b"[" * 5000, 400, "the body's JSON is nested too deeply"),
 ])

@@ -17,7 +17,7 @@ from weavemw.cli.router import call_router
 from weavemw.cli.supervisor import PROXY, ROUTER, Supervisor
 from weavemw.dockerapi import hosts
 from weavemw.dockerapi.client import DockerClient
-from weavemw.dockerapi.container import WAIT_PATH
+from weavemw.dockerapi.wait_mount import starts_with_it
 from weavemw.errors import RouterError, RouterUnreachable, WeaveError
 from weavemw.network.netlink import NetlinkNetwork
 from weavemw.network.plan import HostInterface, host_names
@@ -139,7 +139,7 @@ def _waiting(proxy: Facts, running: Rows, attached: set[str]) -> list[Facts]:
 def held_back(running: Rows, attached: Set[str]) -> dict[str, str]:
     """The names of running containers whose command is held back, by id (rows of ``GET /containers/json``)."""
     return {row["Id"]: _name(row) for row in running
-            if str(row.get("Command", "")).split(" ")[0] == WAIT_PATH and row["Id"] not in attached}
+            if starts_with_it(row) and row["Id"] not in attached}
 
 
 def _reason(proxy: Facts, pending: Mapping[str, Any] | None) -> Facts:

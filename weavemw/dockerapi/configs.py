@@ -7,10 +7,10 @@ The rules are those of moby's ``daemon/commit.go`` (``merge``),
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from weavemw.dockerapi.container import WAIT_PATH
 from weavemw.dockerapi.payload import Object, fold
+from weavemw.dockerapi.wait_mount import PLACES
 
 __all__ = ["host_config", "merged_command", "merged_env", "network_mode", "set_host_config", "unwrapped"]
 
@@ -69,11 +69,14 @@ def merged_command(entrypoint: Sequence[str] | None, cmd: Sequence[str] | None, 
     return ([] if entrypoint is None or list(entrypoint) == [""] else list(entrypoint)), list(cmd or ())
 
 
-def unwrapped(entrypoint: Sequence[str] | None) -> list[str] | None:
-    """An entrypoint without the wait program that a container of ours, or an image made of one, brings along."""
+def unwrapped(entrypoint: Sequence[str] | None, programs: Collection[str] = PLACES) -> list[str] | None:
+    """An entrypoint without the wait program that a container of ours, or an image made of one, brings along.
+
+    ``programs`` are the paths that mean it; at the default ones nobody has a program of his own.
+    """
     if entrypoint is None:
         return None
     words = list(entrypoint)
-    while words[:1] == [WAIT_PATH]:
+    while words and words[0] in programs:
         words.pop(0)
     return words

@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["WAIT_PATH", "Container"]
+from weavemw.dockerapi.wait_mount import program_of
 
-#: Where the wait program is mounted in a container. A container is ours if its
-#: entrypoint begins with this path: that survives every loss of state.
-WAIT_PATH = "/w/w"
+__all__ = ["Container"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,7 @@ class Container:
     uts_mode: str = ""
     hosts_path: str = ""
     mount_targets: tuple[str, ...] = ()
+    binds: tuple[str, ...] = ()
     extra_hosts: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
     auto_remove: bool = False
@@ -48,8 +47,18 @@ class Container:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it was created through the proxy to be attached."""
-        return self.entrypoint[:1] == (WAIT_PATH,)
+        """Whether it was created through the proxy to be attached, which survives every loss of state.
+
+        Its entrypoint begins with the wait program, which is mounted by us: an image that names the same path is not
+        ours. Nor is what shares its network, with the host or another container, whatever it looks like.
+        """
+        programs = {program_of(bind) for bind in self.binds} - {""}
+        return not self.shares_network and not programs.isdisjoint(self.entrypoint[:1])
+
+    @property
+    def shares_network(self) -> bool:
+        """Whether its network is the host's or another container's."""
+        return self.network_mode == "host" or self.network_mode.startswith("container:")
 
     @property
     def is_alive(self) -> bool:
@@ -83,6 +92,7 @@ class Container:
             uts_mode=str(host.get("UTSMode") or ""),
             hosts_path=str(reply.get("HostsPath") or ""),
             mount_targets=tuple(str(mount.get("Destination")) for mount in reply.get("Mounts") or ()),
+            binds=_strings(host.get("Binds")),
             extra_hosts=_strings(host.get("ExtraHosts")),
             dns=_strings(host.get("Dns")),
             auto_remove=bool(host.get("AutoRemove")),

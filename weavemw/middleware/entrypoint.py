@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import posixpath
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,9 @@ from weavemw import context
 from weavemw.attaching.decision import Attach
 from weavemw.dockerapi import routes
 from weavemw.dockerapi.configs import host_config, merged_command, set_host_config, unwrapped
-from weavemw.dockerapi.container import WAIT_PATH
 from weavemw.dockerapi.payload import Object, body_of
-from weavemw.errors import BadRequest, DockerError
+from weavemw.dockerapi.wait_mount import FORMER, PATHS, PLACES, bind_of, free_place, program_of
+from weavemw.errors import DockerError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -29,7 +28,6 @@ __all__ = ["EntrypointWrapper", "still_waiting"]
 
 _log = logging.getLogger(__name__)
 
-_MOUNT_POINT = posixpath.dirname(WAIT_PATH)
 _CLEARS_ENTRYPOINT = re.compile(r"\s*ENTRYPOINT\s+\[\s*\]\s*", re.IGNORECASE)
 
 
@@ -40,16 +38,17 @@ def still_waiting(container: Container) -> bool:
     """
     children = _read(f"/proc/{container.pid}/task/{container.pid}/children").split()
     processes = [str(container.pid).encode(), *children] if container.pid else []
-    return any(_read(f"/proc/{pid.decode()}/cmdline").partition(b"\0")[0] == WAIT_PATH.encode() for pid in processes)
+    return any(_read(f"/proc/{pid.decode()}/cmdline").partition(b"\0")[0].decode(errors="replace") in PATHS
+               for pid in processes)
 
 
 class EntrypointWrapper:
     """Wraps what is to be attached (create), what is executed meanwhile (exec), and unwraps images (commit).
 
-    ``wait_dir`` is the directory of the host that holds the wait program, or a
-    function that puts it there and returns it. ``still_waiting`` tells whether a
-    container's command has yet to begin. Raises
-    :class:`~weavemw.errors.BadRequest` if the container has a mount of its own at ``/w``.
+    ``wait_dir`` is the directory of the host that holds the wait program, as :func:`weavemw.wait.install` makes it,
+    or a function that puts it there and returns it. ``still_waiting`` tells whether a container's command has yet to
+    begin. Raises :class:`~weavemw.errors.BadRequest` if the container has mounts of its own wherever the program could
+    be.
     """
 
     def __init__(self, app: WSGIApplication, *, wait_dir: Path | Callable[[], Path], docker: Docker,
@@ -73,25 +72,42 @@ class EntrypointWrapper:
         if not isinstance(decision, Attach):
             return
         body = body_of(environ)
-        if body.document and wrap(body.document, decision.image):
-            self._mount(body.document, host_config(body.document) or Object(path="HostConfig."))
-            body.store(environ)
+        if body.document:
+            host = host_config(body.document) or Object(path="HostConfig.")
+            place = free_place(self._targets(body.document, host, decision.image))
+            if wrap(body.document, decision.image, place, programs_in(host)):
+                self._mount(body.document, host, place)
+                body.store(environ)
 
     def _on_start(self, environ: WSGIEnvironment, call: Call) -> None:
         # Before API 1.24 a HostConfig in the body of start takes the place of that of create.
-        is_merged = call.is_older_than("1.24") and isinstance(environ.get(context.DECISION), Attach)
-        body = body_of(environ) if is_merged else None
-        host = host_config(body.document) if body and body.document else None
-        if body and body.document and host:
-            self._mount(body.document, host)
+        decision = environ.get(context.DECISION)
+        if not (call.is_older_than("1.24") and isinstance(decision, Attach) and decision.container):
+            return
+        body = body_of(environ)
+        host = host_config(body.document) if body.document else None
+        if body.document and host:
+            self._mount(body.document, host, decision.container.entrypoint[0])
             body.store(environ)
 
-    def _mount(self, document: Object, host: Object) -> None:
+    def _mount(self, document: Object, host: Object, place: str) -> None:
         source = str(self._wait_dir() if callable(self._wait_dir) else self._wait_dir)
-        binds = [bind for bind in host.strings("Binds") or () if not is_ours(bind, source)]
-        refuse_own_mount(document, host, binds)
-        host.set("Binds", [*binds, f"{source}:{_MOUNT_POINT}:ro"])
+        theirs = [bind for bind in host.strings("Binds") or () if not program_of(bind)]
+        host.set("Binds", [*theirs, bind_of(source, place)])
         set_host_config(document, host)
+
+    def _targets(self, document: Object, host: Object, image: dict[str, Any]) -> Iterator[str]:
+        """All paths in the container at which something of the user's or the image's is put."""
+        yield from (_target(bind) for bind in host.strings("Binds") or () if not program_of(bind))
+        yield from (mount.string("Target") for mount in host.objects("Mounts"))
+        yield from (device.string("PathInContainer") for device in host.objects("Devices"))
+        yield from (*host.keys("Tmpfs"), *document.keys("Volumes"), *(image.get("Volumes") or ()))
+        for other in host.strings("VolumesFrom") or ():
+            yield from self._targets_of(other.partition(":")[0])
+
+    def _targets_of(self, name: str) -> set[str]:
+        container = self._known(name)
+        return set(container.mount_targets).difference(map(program_of, container.binds)) if container else set()
 
     def _on_exec(self, environ: WSGIEnvironment, call: Call) -> None:
         container = self._ours(call.container)
@@ -100,44 +116,51 @@ class EntrypointWrapper:
         body = body_of(environ)
         command = body.document.strings("Cmd") if body.document else None
         if body.document and command:
-            body.document.set("Cmd", [WAIT_PATH, *command])
+            body.document.set("Cmd", [container.entrypoint[0], *command])
             body.store(environ)
 
     def _on_commit(self, environ: WSGIEnvironment, call: Call) -> None:
         container = self._ours(routes.query_of(environ).get("container", ""))
         body = body_of(environ)
-        if container is None or not unwrap(body, container.config):
+        if container is None or not unwrap(body, container.config, {*PLACES, container.entrypoint[0]}):
             return
         environ["CONTENT_TYPE"] = "application/json"
         routes.drop_from_query(environ, "changes", lambda change: bool(_CLEARS_ENTRYPOINT.fullmatch(change)))
         body.store(environ)
 
     def _ours(self, name: str) -> Container | None:
+        container = self._known(name)
+        return container if container and container.is_ours else None
+
+    def _known(self, name: str) -> Container | None:
         try:
-            container = self.docker.inspect(name) if name else None
+            return self.docker.inspect(name) if name else None
         except DockerError as error:
             if error.status < 500:
                 return None
             raise
-        return container if container and container.is_ours else None
 
 
-def wrap(document: Object, image: dict[str, Any]) -> bool:
-    """Put the wait program before what a create would run; False if that is nothing, which the daemon refuses."""
+def wrap(document: Object, image: dict[str, Any], place: str = PLACES[0], programs: Collection[str] = PLACES) -> bool:
+    """Put the wait program before what a create would run; False if that is nothing, which the daemon refuses.
+
+    ``place`` is its path. ``programs`` are those at which an entrypoint in the request means it.
+    """
     given = document.command("Cmd")
-    entrypoint, cmd = merged_command(unwrapped(document.command("Entrypoint")), given,
+    entrypoint, cmd = merged_command(unwrapped(document.command("Entrypoint"), programs), given,
                                      unwrapped(image.get("Entrypoint")), image.get("Cmd"))
     if not entrypoint and not cmd:
         return False
-    document.set("Entrypoint", [WAIT_PATH, *entrypoint])
+    document.set("Entrypoint", [place, *entrypoint])
     if cmd != (given or []):
         document.set("Cmd", cmd)
     return True
 
 
-def unwrap(body: Body, config: Any) -> bool:
+def unwrap(body: Body, config: Any, programs: Collection[str] = PLACES) -> bool:
     """Make the body of a commit say what the image is to run; False for a body that the daemon refuses.
 
+    ``programs`` are the paths at which an entrypoint means the wait program.
     The daemon completes a body's fields with the container's, and takes all of the container's if there are none.
     """
     document = body.document
@@ -145,27 +168,17 @@ def unwrap(body: Body, config: Any) -> bool:
         return False
     if document is None or not document.pairs:
         document = body.replace(Object(config.items()))
-    entrypoint, cmd = merged_command(unwrapped(document.command("Entrypoint")), document.command("Cmd"),
-                                     unwrapped(config.get("Entrypoint")), config.get("Cmd"))
+    entrypoint, cmd = merged_command(unwrapped(document.command("Entrypoint"), programs), document.command("Cmd"),
+                                     unwrapped(config.get("Entrypoint"), programs), config.get("Cmd"))
     # An empty list stays, where null would be completed with the container's entrypoint.
     document.set("Entrypoint", entrypoint)
     document.set("Cmd", cmd)
     return True
 
 
-def is_ours(bind: str, source: str) -> bool:
-    """Whether a bind mounts a wait program of ours, of this or another version (clients copy it from inspect)."""
-    return bool(re.fullmatch(rf"{re.escape(posixpath.dirname(source))}/[^/:]+:{_MOUNT_POINT}:ro", bind))
-
-
-def refuse_own_mount(document: Object, host: Object, binds: Sequence[str]) -> None:
-    """Raise :class:`~weavemw.errors.BadRequest` for a mount of the user's where the wait program is to be."""
-    targets = [*map(_target, binds), *(mount.string("Target") for mount in host.objects("Mounts")),
-               *host.keys("Tmpfs"), *document.keys("Volumes")]
-    for target in targets:
-        if f"{posixpath.normpath('/' + target.lstrip('/'))}/".startswith(f"{_MOUNT_POINT}/"):
-            raise BadRequest(f"{target} can't be mounted: {_MOUNT_POINT} is where the weave network's wait program is "
-                             "mounted. Mount it elsewhere, or leave the container off the network by WEAVE_CIDR=none")
+def programs_in(host: Object) -> tuple[str, ...]:
+    """The paths at which an entrypoint means the wait program, if it comes with this HostConfig (clients copy both)."""
+    return (*PLACES, FORMER) if FORMER in map(program_of, host.strings("Binds") or ()) else PLACES
 
 
 def _target(bind: str) -> str:

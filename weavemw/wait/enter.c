@@ -11,6 +11,13 @@
 
 #define HOST "/host"
 
+static int failed(const char *what, long error)
+{
+    char number[12];
+    complain(what, ": ", reason(error, number));
+    return status_of(error);
+}
+
 static int run(int argc, char **argv, char **environment)
 {
     long error;

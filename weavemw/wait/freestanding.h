@@ -141,7 +141,8 @@ static long print(int fd, const char *const *texts)
     return sys(writev, fd, parts, n);
 }
 
-#define complain(...) print(2, (const char *const[]){"weavemw: ", __VA_ARGS__, "\n", 0})
+#define say(...) print(2, (const char *const[]){__VA_ARGS__, "\n", 0})
+#define complain(...) say("weavemw: ", __VA_ARGS__)
 
 /* The words for what execve and chroot answer most; numbers for the rest. */
 static const char *reason(long error, char number[12])
@@ -163,10 +164,8 @@ static const char *reason(long error, char number[12])
     return digit;
 }
 
-static int failed(const char *what, long error)
+static int status_of(long error)
 {
-    char number[12];
-    complain(what, ": ", reason(error, number));
     return error == -ENOENT || error == -ENOTDIR ? NOT_FOUND : NOT_EXECUTABLE;
 }
 

@@ -2,19 +2,26 @@
  *
  *     w COMMAND [ARGUMENT...]
  *
- * waits until the interface ethwe is up and has carrier, which is the last thing that attaching does, and
- * executes the command in its own place. It needs no privilege, no file, no /proc and no C library, and
- * leaves nothing behind: the command gets the arguments, environment, signal mask and files it would have had.
+ * looks the command up, waits until the interface ethwe is up and has carrier, which is the last thing that
+ * attaching does, and executes the command in its own place. It needs no privilege, no file, no /proc and no C
+ * library, and leaves nothing behind: the command gets the arguments, environment, signal mask and files it would
+ * have had. It has no options: whatever follows its name is the command.
  *
- * Exit status: 127 if the command is not found, 126 if it can't be executed, 128 + N when ended by signal N,
- * 125 if it can't even wait.
+ * While it waits, and not before, its name in /proc/PID/comm is "weave-wait": then the command was found.
+ *
+ * Exit status: 127 if the command is not found, 126 if it may not be executed, both at once; 128 + N when ended by
+ * signal N; 125 if it can't even wait; 1 if the kernel refuses to execute what was found, as runc 1.1 has it.
  *
  * No version is compiled in: the program is installed under the hash of its content, and a release that
  * doesn't change it must not leave one more copy on every host.
  */
 #include <asm/poll.h>
+#include <asm/siginfo.h>
 #include <asm/signal.h>
+#include <linux/fcntl.h>
+#include <linux/limits.h>
 #include <linux/netlink.h>
+#include <linux/prctl.h>
 #include <linux/rtnetlink.h>
 #include <linux/signalfd.h>
 
@@ -23,7 +30,10 @@
 #define INTERFACE "ethwe"
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  /* Docker's */
 
-enum { CANNOT_WAIT = 125 };
+#define WAITING "weave-wait"
+
+enum { CANNOT_EXECUTE = 1, CANNOT_WAIT = 125 };
+enum { EXECUTE = 1 };  /* X_OK */
 enum { QUIET_SECONDS = 10 };
 
 /* <linux/if.h> and <sys/socket.h> can't be had without a C library's headers. */
@@ -34,8 +44,8 @@ enum { SIGNAL_SET_BYTES = 8 };
 #define SIGNAL(number) (1ULL << ((number) - 1))
 
 /* What ends the wait: whatever would end or be given to a command. Not in it are the signals that a container
- * gets without being asked to stop (a resized terminal sends SIGWINCH), and those that only stop and continue. */
-#define ENDING_SIGNALS ~(SIGNAL(SIGCHLD) | SIGNAL(SIGCONT) | SIGNAL(SIGURG) | SIGNAL(SIGWINCH) \
+ * gets without being asked to stop, and those that only stop and continue. */
+#define ENDING_SIGNALS ~(SIGNAL(SIGCHLD) | SIGNAL(SIGCONT) | SIGNAL(SIGURG) \
                          | SIGNAL(SIGTSTP) | SIGNAL(SIGTTIN) | SIGNAL(SIGTTOU))
 
 /* Process 1 ignores signals that it has no handler for, but a blocked one stays pending and signalfd tells it:
@@ -47,11 +57,13 @@ static int take_signals(__u64 *before)
     return (int)sys(signalfd4, -1, &signals, SIGNAL_SET_BYTES, CLOSE_ON_EXEC | NONBLOCKING);
 }
 
+/* SIGWINCH from the kernel means that a terminal was resized; from a process, that a web server is to stop. */
 static void leave_if_signalled(int signals)
 {
     struct signalfd_siginfo signal;
-    if (sys(read, signals, &signal, sizeof signal) == sizeof signal)
-        leave(128 + (int)signal.ssi_signo);
+    while (sys(read, signals, &signal, sizeof signal) == sizeof signal)
+        if (signal.ssi_signo != SIGWINCH || signal.ssi_code != SI_KERNEL)
+            leave(128 + (int)signal.ssi_signo);
 }
 
 static int subscribe(void)
@@ -184,67 +196,94 @@ static char *append(char *end, const char *text, unsigned long n)
     return end;
 }
 
-/* As Docker looks a command up: what can't be executed is passed over, and not found in the end. An unknown
- * format (a script without #!) ends the search. */
-static int execute_by_path(char **argv, char **environment)
+/* 0 or a negative errno. The kernel says that a directory may be executed, too: it means searched. */
+static long check(const char *path)
 {
-    char candidate[4096];
-    const char *directory = path_of(environment);
-    unsigned long name = length(argv[0]) + 1;
+    long error = sys(faccessat, AT_FDCWD, path, EXECUTE);
+    if (error)
+        return error;
+    long directory = sys(openat, AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0)
+        return 0;
+    sys(close, directory);
+    return -EACCES;
+}
+
+/* Of PATH's directories the first that has it; what can't be executed is passed over. An empty element of PATH is
+ * the working directory. */
+static int find(const char *command, const char *directory, char found[PATH_MAX])
+{
+    unsigned long name = length(command) + 1;
     for (;; directory++) {
         unsigned long n = 0;
         while (directory[n] && directory[n] != ':')
             n++;
-        if (n + 1 + name <= sizeof candidate) {
-            char *end = append(candidate, directory, n);
-            if (n)  /* an empty element of PATH is the working directory */
+        if (name > 1 && n + 1 + name <= PATH_MAX) {
+            char *end = append(found, directory, n);
+            if (n)
                 *end++ = '/';
-            append(end, argv[0], name);
-            long error = sys(execve, candidate, argv, environment);
-            if (error != -ENOENT && error != -ENOTDIR && error != -EACCES)
-                return failed(candidate, error);
+            append(end, command, name);
+            if (!check(found))
+                return 1;
         }
         directory += n;
         if (!*directory)
-            break;
+            return 0;
     }
-    complain(argv[0], ": executable file not found in $PATH");
-    return NOT_FOUND;
 }
 
-static int execute(char **argv, char **environment)
+static int is_path(const char *command)
 {
-    for (const char *c = argv[0]; *c; c++)
-        if (*c == '/')
-            return failed(argv[0], sys(execve, argv[0], argv, environment));
-    return execute_by_path(argv, environment);
+    while (*command && *command != '/')
+        command++;
+    return *command;
 }
 
-static int introduce(int fd, int status)
+/* As Docker looks a command up before it starts a container, and in its words. The path, or none and the status to
+ * end with. */
+static const char *look_up(const char *command, char **environment, char found[PATH_MAX], int *status)
 {
-    print(fd, (const char *const[]){
-        "Usage: w COMMAND [ARGUMENT...]\n"
-        "Waits until the interface " INTERFACE " is up and has carrier, then executes the command in its place.\n"
-        "Part of weavemw, which puts containers on the weave network; see `weave --help` on the host.\n", 0});
-    return status;
+    char number[12];
+    if (!is_path(command)) {
+        if (find(command, path_of(environment), found))
+            return found;
+        say("exec: \"", command, "\": executable file not found in $PATH");
+        *status = NOT_FOUND;
+        return 0;
+    }
+    long error = check(command);
+    if (!error)
+        return command;
+    if (error == -EACCES)
+        say("exec: \"", command, "\": ", reason(error, number));
+    else
+        say("exec: \"", command, "\": stat ", command, ": ", reason(error, number));
+    *status = status_of(error);
+    return 0;
 }
 
 static int run(int argc, char **argv, char **environment)
 {
     __u64 mask;
-    char number[12];
-    if (argc < 2)
-        return introduce(2, 2);
-    if (argc == 2 && (equal(argv[1], "--help") || equal(argv[1], "--version")))
-        return introduce(1, 0);
+    char number[12], found[PATH_MAX];
+    int status;
+    if (argc < 2) {
+        complain("usage: w COMMAND [ARGUMENT...]: executes it once the interface " INTERFACE " is up and has carrier");
+        return 2;
+    }
+    const char *command = look_up(argv[1], environment, found, &status);
+    if (!command)
+        return status;
     int signals = take_signals(&mask);
     int links = subscribe();
     if (signals < 0 || links < 0) {
         complain("can't wait for interface " INTERFACE ": ", reason(signals < 0 ? signals : links, number));
         return CANNOT_WAIT;
     }
+    sys(prctl, PR_SET_NAME, WAITING);
     wait_for_interface(links, signals);
     leave_if_signalled(signals);  /* one that came with the interface: the command would never hear of it */
     sys(rt_sigprocmask, SIG_SETMASK, &mask, 0, SIGNAL_SET_BYTES);
-    return execute(argv + 1, environment);
+    say("exec ", command, ": ", reason(sys(execve, command, argv + 1, environment), number));
+    return CANNOT_EXECUTE;
 }

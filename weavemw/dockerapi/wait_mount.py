@@ -1,0 +1,69 @@
+"""Where the wait program stands in a container, and how one that was made with it is told from all others. Pure.
+
+It is mounted as a single file below ``/dev``, which is a tmpfs of each container's own: so it leaves nothing in
+``docker diff``, ``export`` or ``commit``, and is in no image's way. Where the user mounts something there (``-v
+/dev:/dev`` would make an empty file in the host's ``/dev``), it takes the place of ``/.dockerenv``, an empty file
+that Docker makes in every container.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from weavemw.errors import BadRequest
+
+__all__ = ["FORMER", "PATHS", "PLACES", "bind_of", "free_place", "program_of", "starts_with_it"]
+
+#: The program's paths in a container, the first that is free being taken. No image can have a program of its own there.
+PLACES = ("/dev/w", "/.dockerenv")
+
+#: Its path in containers that earlier versions made, which mounted its directory.
+FORMER = "/w/w"
+
+#: All paths that it can have.
+PATHS = (*PLACES, FORMER)
+
+#: As :func:`weavemw.wait.install` names the directory. Which state directory it is in does not count: it may have been
+#: another when the container was made, and whoever can mount the host's directories needs no trick to be root there.
+_BIND = re.compile(r"/(?:.*/)?wait/[0-9a-f]{12}(?:/w:(?P<place>/dev/w|/\.dockerenv)|:/w):ro")
+
+
+def bind_of(directory: str, place: str) -> str:
+    """The entry in a HostConfig's ``Binds`` that mounts the program from its directory on the host."""
+    return f"{directory}:{posixpath.dirname(FORMER)}:ro" if place == FORMER else f"{directory}/w:{place}:ro"
+
+
+def program_of(bind: str) -> str:
+    """The path in the container at which a bind mounts the wait program, of this or another version; empty if none.
+
+    Only a read-only mount from a directory of ours counts. An image can't bring one along.
+    """
+    match = _BIND.fullmatch(bind)
+    return (match["place"] or FORMER) if match else ""
+
+
+def starts_with_it(row: Mapping[str, Any]) -> bool:
+    """Whether a container was made with the wait program, seen from its row in ``GET /containers/json``."""
+    command = str(row.get("Command") or "").partition(" ")[0]
+    return any(command == program_of(f"{mount.get('Source')}:{mount.get('Destination')}:{mount.get('Mode')}")
+               for mount in row.get("Mounts") or ()) if command else False
+
+
+def free_place(targets: Iterable[str]) -> str:
+    """The first of :data:`PLACES` that none of these mounts would hide or touch, given by their paths in the container.
+
+    Raises :class:`~weavemw.errors.BadRequest` if there is none.
+    """
+    paths = {posixpath.normpath("/" + target.lstrip("/")) for target in targets} - {"/"}  # which the daemon refuses
+    for place in PLACES:
+        if not any(_is_within(place, path) or _is_within(path, place) for path in paths):
+            return place
+    raise BadRequest(f"nothing is left where the weave network's wait program could be mounted: {' and '.join(PLACES)} "
+                     "are both taken. Mount elsewhere, or leave the container off the network by WEAVE_CIDR=none")
+
+
+def _is_within(path: str, directory: str) -> bool:
+    return f"{path}/".startswith(f"{directory}/")

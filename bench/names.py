@@ -129,7 +129,8 @@ def _router(host: TestHost) -> Iterator[_Server]:
         for name, address in _addresses().items():
             names.add("bench", address, name)
     database.close()
-    argv = [sys.executable, "-m", "weavemw.router", f"--state-dir={state}", "--http-addr=127.0.0.1:6799", "--bridge=",
+    argv = [sys.executable, "-m", "weavemw.router", f"--state-dir={state}", f"--run-dir={state}/run",
+            "--http-addr=127.0.0.1:6799", "--bridge=",
             "--dns-listen=127.0.0.1", f"--dns-port={_OURS}", "--upstream=127.0.0.1:9", "--log-level=error", "--force"]
     with _answering(host, _OURS, argv) as server:
         yield server

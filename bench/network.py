@@ -63,7 +63,8 @@ def _router(state: Path, held: int) -> Iterator[int]:
     _fill(state / "router.db", held)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
-    argv = [sys.executable, "-m", "weavemw.router", f"--state-dir={state}", f"--http-addr=127.0.0.1:{port}",
+    argv = [sys.executable, "-m", "weavemw.router", f"--state-dir={state}", f"--run-dir={state}/run",
+            f"--http-addr=127.0.0.1:{port}",
             "--bridge=", "--no-dns", "--log-level=error", "--force"]
     with subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
         try:

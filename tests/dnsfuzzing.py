@@ -300,7 +300,8 @@ def live(directory: Path) -> Iterator[Live]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    argv = [sys.executable, "-m", "weavemw.router", f"--state-dir={directory}", "--http-addr=127.0.0.1:0", "--bridge=",
+    argv = [sys.executable, "-m", "weavemw.router", f"--state-dir={directory}", f"--run-dir={directory}/run",
+            "--http-addr=127.0.0.1:0", "--bridge=",
             "--dns-listen=127.0.0.1", f"--dns-port={port}", "--upstream=127.0.0.1:9", "--force", "--log-level=warning"]
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     with (directory / "log").open("wb") as log, subprocess.Popen(argv, stdout=log, stderr=log, env=environ) as process:

@@ -40,6 +40,7 @@ class Host:
 
     def _router(self, *options: str) -> list[str]:
         return self._inside(sys.executable, "-m", "weavemw.router", "--state-dir", str(self.state),
+                            "--run-dir", str(self.state / "run"),
                             "--upstream", "127.0.0.1:9", *options)
 
     def http(self, path: str) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import threading
 import time
 from ipaddress import ip_interface
@@ -14,7 +15,7 @@ from weavemw.dockerapi.wait_mount import PLACES
 from weavemw.errors import DockerUnreachable, NetworkError, RouterError, RouterUnreachable
 from weavemw.network.plan import HostInterface, host_names
 from weavemw.ops import watcher_state
-from weavemw.ops.watcher_state import STATE_FILE, Pending, State, read_state
+from weavemw.ops.watcher_state import LOCK_FILE, STATE_FILE, Pending, State, read_state
 from weavemw.testing import FakeDocker, FakeRouter, RecordingNetwork, await_true
 
 A = ip_interface("10.32.0.1/24")
@@ -107,6 +108,7 @@ def test_a_look_at_many_containers_shows_how_far_it_is(world, caplog, monkeypatc
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pending":null}', '{"counters":{"attached":"x"}}'])
 def test_a_damaged_state_ends_no_watcher(world, text):
     """The file is logged, and begun anew."""
+    (world.run_dir / STATE_FILE).parent.mkdir()
     (world.run_dir / STATE_FILE).write_text(text)
     watcher = world.watching()
     container = world.docker.run()
@@ -706,3 +708,16 @@ def test_sweeps_now_and_then(world):
     world.watching(sweep_every=0.01)
     world.network.outside["vethwe999999999"] = HostInterface("vethwe999999999", "9" * 64)
     await_true(lambda: not world.network.outside)
+
+
+def test_a_lock_that_others_can_open_keeps_no_watcher_away(world):
+    """Nor does one that waits for another watcher's end go on waiting once it is to stop."""
+    (world.run_dir / LOCK_FILE).touch(0o644)
+    with (world.run_dir / LOCK_FILE).open() as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        first = world.watching()
+        await_true(lambda: first.state.connected)
+    second = world.watch()
+    second.stop()
+    await_true(lambda: [thread.name for thread in threading.enumerate()].count("weave-watcher") == 1)
+    assert not second.state.connected

@@ -54,6 +54,7 @@ def test_all_are_attached(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_some_can_not_be_attached(tmp_path: Path) -> None:
     """Those that were tried in vain are not waited for; they are named."""
     pending = {each: {"name": "web", "error": "no address"} for each in IDS[240:]}
+    (tmp_path / STATE_FILE).parent.mkdir()
     (tmp_path / STATE_FILE).write_text(json.dumps({"since": 1.0, "pending": pending}))
     waiting = Waiting(Engine(), Attaching(240), tmp_path)
     waiting.show()

@@ -77,8 +77,8 @@ def test_metrics_outlive_a_worker(weave: Launched) -> None:
     for _ in range(8):
         weave.docker("version")
     before = _metrics(weave)
-    assert before["weave_proxy_requests_total", "200", "version"] >= 8
-    assert before["weave_proxy_requests_total", "204", "container_start"] == 2
+    assert before["weave_proxy_requests_total", "version", "200"] >= 8
+    assert before["weave_proxy_requests_total", "container_start", "204"] == 2
     assert before["weave_proxy_attach_duration_seconds_count",] >= 1
     assert before["weave_proxy_allocate_failures_total",] >= 1
     assert before["weave_proxy_containers_pending",] == 1
@@ -91,9 +91,9 @@ def test_metrics_outlive_a_worker(weave: Launched) -> None:
     totals = [key for key in before if key[0].endswith("_total")]
     assert [key for key in totals if after[key] < before[key]] == []
     assert eventually(lambda: _metrics(weave)["weave_proxy_streams",] == 0)
-    assert len(list((weave.host.run_dir / "metrics").glob("*.db"))) <= 2
+    assert len(list((weave.host.run_dir / "status/metrics").glob("*.db"))) <= 2
     printed = weave.weave("metrics").stdout
-    assert 'weave_proxy_requests_total{code="200",call="version"}' in printed
+    assert 'weave_proxy_requests_total{call="version",code="200"}' in printed
     assert not [word for word in ("web", "10.32.0.1", str(weave.socket)) if word in printed]
 
 

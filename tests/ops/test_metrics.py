@@ -42,6 +42,7 @@ def run_dir(tmp_path: Path) -> Path:
         tally.add(STREAMS)
     tally.add(STREAMS_ENDED)
     tally.close()
+    (tmp_path / STATE_FILE).parent.mkdir(exist_ok=True)
     (tmp_path / STATE_FILE).write_text(json.dumps({
         "connected": True, "pending": {"1" * 64: {"name": "web", "error": "no"}}, "left_alone": {},
         "counters": {"attached": 7, "swept_names": 2, "of a later version": 1}, "new": 1}))

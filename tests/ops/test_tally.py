@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 import threading
@@ -84,9 +85,23 @@ def test_processes_count_side_by_side_and_nothing_is_lost_with_a_killed_one(tmp_
     assert read_shared(tmp_path)["n", ("ä",)] == 11.0
     children.append(_counting_child(tmp_path, 100))
     assert read_shared(tmp_path)["n", ("ä",)] == 111.0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.db", "1.db"]
+    assert sorted(path.name for path in tmp_path.glob("*.db")) == ["0.db", "1.db"]
     for child in children:
         _kill(child)
+
+
+def test_locks_of_others_make_no_further_files(tmp_path: Path) -> None:
+    """Whoever may read the numbers may lock their files: it changes nothing."""
+    for _ in range(2):
+        with closing(SharedTally(tmp_path)) as tally:
+            tally.add("n")
+        with (tmp_path / "0.db").open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with closing(SharedTally(tmp_path)) as tally:
+                tally.add("n")
+    assert [path.name for path in tmp_path.glob("*.db")] == ["0.db"]
+    assert (tmp_path / "0.lock").stat().st_mode & 0o777 == 0o600
+    assert read_shared(tmp_path)["n", ()] == 4.0
 
 
 def test_streams_end_with_their_process(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import threading
@@ -10,13 +11,14 @@ import pytest
 
 from weavemw.errors import SettingsError
 from weavemw.ops import troubles
-from weavemw.ops.troubles import FILE, Recorder, latest
+from weavemw.ops.troubles import FILE, LOCK, Recorder, latest
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[logging.Logger]:
     """A logger whose warnings are kept."""
-    logger, recorder = logging.getLogger("tests.troubles"), Recorder(tmp_path / FILE, "proxy")
+    logger, recorder = logging.getLogger("tests.troubles"), Recorder(tmp_path, "proxy")
+    (tmp_path / FILE).parent.mkdir()
     logger.addHandler(recorder)
     yield logger
     logger.removeHandler(recorder)
@@ -66,14 +68,34 @@ def test_the_file_does_not_grow_for_ever(log: logging.Logger, tmp_path: Path) ->
 def test_what_can_not_be_read_is_passed_over(tmp_path: Path) -> None:
     """Lines that are cut off, and those of another version; without a file there are none."""
     assert latest(tmp_path) == []
+    (tmp_path / FILE).parent.mkdir()
     good = {"time": 1.0, "program": "router", "level": "error", "message": "m"}
     (tmp_path / FILE).write_text("\n".join(['{"time":', json.dumps(good), json.dumps({**good, "new": 1})]))
     assert [each.message for each in latest(tmp_path)] == ["m"]
 
 
+def test_nobody_can_stop_the_writer(log: logging.Logger, tmp_path: Path) -> None:
+    """Whoever may read the file may lock it, and nobody waits for that; the lock is closed to all others."""
+    log.warning("first")
+    with (tmp_path / FILE).open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        log.warning("second")
+    assert [each.message for each in latest(tmp_path)] == ["first", "second"]
+    assert (tmp_path / LOCK).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_writer_that_was_stopped_stops_nobody_else(log: logging.Logger, tmp_path: Path) -> None:
+    """The lock of our own is not waited for without an end, either."""
+    with (tmp_path / LOCK).open("w") as lock:
+        (tmp_path / LOCK).chmod(0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        log.warning("said")
+    assert [each.message for each in latest(tmp_path)] == ["said"]
+
+
 def test_a_directory_in_the_way_is_said(tmp_path: Path) -> None:
     """By the error that users see."""
-    (tmp_path / FILE).mkdir()
+    (tmp_path / FILE).mkdir(parents=True)
     with pytest.raises(SettingsError, match="try again as root"):
         latest(tmp_path)
 

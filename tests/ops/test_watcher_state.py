@@ -41,7 +41,7 @@ def test_the_file_is_always_whole(tmp_path):
     reader.join()
     assert None not in found
     assert read_state(tmp_path) == file.state
-    assert os.listdir(tmp_path) == [STATE_FILE]
+    assert os.listdir((tmp_path / STATE_FILE).parent) == ["watcher.json"]
 
 
 @pytest.mark.parametrize("text", [
@@ -51,6 +51,7 @@ def test_the_file_is_always_whole(tmp_path):
     b'{"left_alone":{"a":1}}', b'{"left_alone":[1]}', b'{"beat":"now"}', b'{"since":null}', b'{"connected":"yes"}'])
 def test_a_damaged_file_is_as_good_as_none(tmp_path, caplog, text):
     """It is logged, and hinders neither those who ask nor the watcher, which writes it anew."""
+    (tmp_path / STATE_FILE).parent.mkdir(exist_ok=True)
     (tmp_path / STATE_FILE).write_bytes(text)
     assert read_state(tmp_path) is None
     assert f"{tmp_path / STATE_FILE} is damaged" in caplog.text
@@ -64,6 +65,7 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path, caplog, text):
 def test_sums_go_on(tmp_path):
     """They don't end with the process that counted; what another version wrote besides is passed over."""
     stored = {"counters": {"attached": 7}, "pending": {WEB: {"name": "x", "error": "e", "new": 1}}, "new": 1}
+    (tmp_path / STATE_FILE).parent.mkdir(exist_ok=True)
     (tmp_path / STATE_FILE).write_text(json.dumps(stored))
     assert read_state(tmp_path).pending[WEB].error == "e"
     file = StateFile(tmp_path)
@@ -74,6 +76,7 @@ def test_sums_go_on(tmp_path):
 
 def test_a_file_that_can_not_be_read_ends_no_watcher(tmp_path, caplog):
     """Who asks is told; the watcher logs it and counts anew."""
+    (tmp_path / STATE_FILE).parent.mkdir(exist_ok=True)
     (tmp_path / STATE_FILE).mkdir()
     with pytest.raises(SettingsError, match="can't read"):
         read_state(tmp_path)
@@ -85,11 +88,12 @@ def test_what_can_not_be_written_is_said_once_and_tried_again(tmp_path, caplog, 
     """A full disk, say: the log is not filled too, and later the state is there."""
     monkeypatch.setattr(module, "_BEAT", 0.0)
     run_dir = tmp_path / "later"
+    run_dir.write_text("a file")
     file = StateFile(run_dir)
     file.write()
     file.write()
     assert caplog.text.count("can't write the watcher's state") == 1
-    run_dir.mkdir()
+    run_dir.unlink()
     file.write()
     assert read_state(run_dir) == file.state
 
@@ -132,5 +136,6 @@ def test_readers_see_that_it_stopped(tmp_path):
     file.write()
     assert read_state(tmp_path).connected
     stored = json.loads((tmp_path / STATE_FILE).read_text())
+    (tmp_path / STATE_FILE).parent.mkdir(exist_ok=True)
     (tmp_path / STATE_FILE).write_text(json.dumps(stored | {"beat": time.time() - 100}))
     assert read_state(tmp_path).error.startswith("it stopped 100 s ago")

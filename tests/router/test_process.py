@@ -27,8 +27,8 @@ class Process:
     """A router of its own process, which can be killed."""
 
     def __init__(self, state: Path, *options: str) -> None:
-        command = [sys.executable, "-m", "weavemw.router", "--state-dir", str(state), "--http-addr", "127.0.0.1:0",
-                   "--bridge", "", "--no-dns", "--force", *options]
+        command = [sys.executable, "-m", "weavemw.router", "--state-dir", str(state), "--run-dir", str(state / "run"),
+                   "--http-addr", "127.0.0.1:0", "--bridge", "", "--no-dns", "--force", *options]
         self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr
         for line in self.process.stderr:
@@ -150,13 +150,14 @@ def test_sigterm_ends_it_cleanly(launch: Callable[..., Process]) -> None:
     pytest.param(["--dns-domain", "a..b"], "weave router: DNS domain 'a..b': invalid host name: 'a..b'", id="domain"),
     pytest.param(["--ipalloc-default-subnet", "10.0.0.0/24"],
                  "weave router: default subnet 10.0.0.0/24 is not within the range 10.32.0.0/12", id="default subnet"),
-    pytest.param(["--state-dir", "/proc/nowhere"], "weave router: can't use /proc/nowhere: No such file or directory",
+    pytest.param(["--state-dir", "/proc/nowhere"], "weave router: can't make /proc/nowhere: No such file or directory",
                  id="state directory"),
 ])
 def test_mistakes_are_one_line(launch: Callable[..., Process], tmp_path: Path, options: list[str], line: str) -> None:
     """What can't start says why in one line, and exits with status 1."""
     known = {"state": str(tmp_path), "address": launch().address}
-    command = [sys.executable, "-m", "weavemw.router", "--state-dir", str(tmp_path / "other"), "--bridge", "",
+    command = [sys.executable, "-m", "weavemw.router", "--state-dir", str(tmp_path / "other"),
+               "--run-dir", str(tmp_path / "other/run"), "--bridge", "",
                "--no-dns", "--force", *(option.format(**known) for option in options)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, env=os.environ)
     assert (done.returncode, done.stderr.strip()) == (1, line.format(**known))
@@ -167,8 +168,8 @@ def test_state_of_a_newer_version_is_left_as_it_is(launch: Callable[..., Process
     launch().end(signal.SIGTERM)
     database = sqlite3.connect(tmp_path / "router.db")
     database.execute("PRAGMA user_version = 99")
-    command = [sys.executable, "-m", "weavemw.router", "--state-dir", str(tmp_path), "--http-addr", "127.0.0.1:0",
-               "--bridge", "", "--no-dns", "--force"]
+    command = [sys.executable, "-m", "weavemw.router", "--state-dir", str(tmp_path), "--run-dir", str(tmp_path / "run"),
+               "--http-addr", "127.0.0.1:0", "--bridge", "", "--no-dns", "--force"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, env=os.environ)
     assert done.returncode == 1
     assert done.stderr == (f"weave router: {tmp_path}/router.db is of a newer version (format 99, here 1): "

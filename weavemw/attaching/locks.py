@@ -7,14 +7,13 @@ can wait for another.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from weavemw.errors import Conflict
+from weavemw.ops import files
 
 __all__ = ["Busy", "Locks"]
 
@@ -55,37 +54,13 @@ class Locks:
 
     @contextlib.contextmanager
     def _locked(self, name: str, timeout: float) -> Iterator[None]:
+        files.directory(self.directory, 0o700)
         path = self.directory / name
-        descriptor = self._wait_for(path, time.monotonic() + timeout)
+        descriptor = files.lock(path, timeout)
+        if descriptor is None:
+            raise Busy(f"{name[:12]} is being started, attached or detached by somebody else")
         try:
             yield
         finally:
             path.unlink(missing_ok=True)  # while it is held: whoever waits for this file sees that it's not the one
             os.close(descriptor)
-
-    def _wait_for(self, path: Path, deadline: float) -> int:
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        while (descriptor := _taken(path)) is None:
-            if time.monotonic() >= deadline:
-                raise Busy(f"{path.name[:12]} is being started, attached or detached by somebody else")
-            time.sleep(0.01)  # flock waits for ever or not at all
-        return descriptor
-
-
-def _taken(path: Path) -> int | None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is_at(descriptor, path):
-            return descriptor
-    except BlockingIOError:
-        pass
-    os.close(descriptor)
-    return None
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False

@@ -37,8 +37,8 @@ than what was seen. The reasons that a look alone would not find
 
 from __future__ import annotations
 
-import fcntl
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -54,7 +54,8 @@ from weavemw.attaching.tasks import Death, Look, Settle, Sweep, Task
 from weavemw.dockerapi.client import Docker
 from weavemw.dockerapi.container import Container
 from weavemw.errors import WeaveError
-from weavemw.ops.watcher_state import Pending, State, StateFile
+from weavemw.ops import files
+from weavemw.ops.watcher_state import LOCK_FILE, Pending, State, StateFile
 
 __all__ = ["Watcher"]
 
@@ -63,6 +64,7 @@ _log = logging.getLogger(__name__)
 _ACTIONS = ("start", "die", "destroy", "rename")
 _BUSY_AGAIN = 0.2
 _CONNECTED_AGO = 0.2
+_LOCKED_AGAIN = 0.5  # seconds between two looks whether another watcher has ended
 _TICK = 0.25
 _AFTER_FAILURE = 1.0
 _MANY = 100
@@ -123,10 +125,14 @@ class Watcher:
         return None
 
     def _wait_and_watch(self) -> None:
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        with (self.run_dir / "watcher.lock").open("w", encoding="ascii") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        files.directory(self.run_dir)
+        while (held := files.lock(self.run_dir / LOCK_FILE)) is None:
+            if self._stopping.wait(_LOCKED_AGAIN):
+                return
+        try:
             self._persist(self._watch)
+        finally:
+            os.close(held)
 
     def _watch(self) -> None:
         _log.info("watching containers")

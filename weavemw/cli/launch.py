@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -270,7 +269,7 @@ def stop_running_proxy(weave: Invocation, settings: Settings) -> None:
 
 def _end(weave: Invocation, pid: int) -> None:
     try:
-        os.kill(pid, signal.SIGTERM)
+        run_file.terminate(weave.run_dir / run_file.PROXY)
     except PermissionError as error:
         raise WeaveError(f"weave proxy (pid {pid}) is somebody else's: try again as root") from error
     deadline = time.monotonic() + _STOP_LIMIT

@@ -21,15 +21,15 @@ from weavemw.dockerapi.client import DockerClient
 from weavemw.errors import Conflict, DockerUnreachable, WeaveError
 from weavemw.network import bridge, firewall
 from weavemw.network.netlink import NetlinkNetwork
-from weavemw.ops import run_file, tally, troubles
-from weavemw.ops.watcher_state import STATE_FILE
+from weavemw.ops import run_dir, run_file, troubles
+from weavemw.ops.watcher_state import LOCK_FILE
 from weavemw.serving import listeners
 from weavemw.settings import Settings
 
 __all__ = ["reset", "wait_users"]
 
 _STATE = ("router.db", "router.db-wal", "router.db-shm", "router.lock")
-_RUN = (run_file.PROXY, STATE_FILE, "watcher.lock", troubles.FILE)
+_RUN = (run_file.PROXY, str(run_file.lock_of(Path(run_file.PROXY))), LOCK_FILE, troubles.LOCK)
 
 
 @verb("reset")
@@ -125,7 +125,7 @@ def _remove_sockets(sockets: Iterable[hosts.Host]) -> Iterator[str]:
 def _remove_files(settings: Settings, containers: list[dict[str, Any]] | None) -> Iterator[str]:
     for path in (*(settings.state_dir / name for name in _STATE), *(settings.run_dir / name for name in _RUN)):
         path.unlink(missing_ok=True)
-    for tree in (settings.run_dir / "locks", settings.run_dir / tally.DIRECTORY, settings.state_dir / "names"):
+    for tree in (settings.run_dir / "locks", settings.run_dir / run_dir.STATUS, settings.state_dir / "names"):
         _remove_tree(tree)
     yield from _remove_wait_programs(settings.state_dir / "wait", containers)
     for directory in (settings.state_dir / "wait", settings.state_dir, settings.run_dir):

@@ -61,6 +61,7 @@ ROUTER = Program(OUR_CONTAINERS[1], "weave router", "weavemw.router", (
     "NET_ADMIN",         # makes the bridge, and lets its packets through the firewall:
     "NET_RAW",           # iptables asks the kernel by a raw socket
     "NET_BIND_SERVICE",  # serves DNS on port 53
+    "CHOWN",             # lets the group of Docker's socket read what is for it
 ))
 #: The names of our containers.
 

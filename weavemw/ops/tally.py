@@ -10,7 +10,6 @@ were processes at one time.
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 import logging
@@ -24,6 +23,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from weavemw.errors import SettingsError
+from weavemw.ops import files
+from weavemw.ops.run_dir import STATUS
+
 if TYPE_CHECKING:
     from prometheus_client.mmap_dict import MmapedDict
 
@@ -33,7 +36,7 @@ __all__ = ["ALLOCATE", "ALLOCATE_FAILURES", "ATTACH", "ATTACH_FAILURES", "BUCKET
 _log = logging.getLogger(__name__)
 
 #: Where the files of the proxy's processes are, in the run directory.
-DIRECTORY = "metrics"
+DIRECTORY = f"{STATUS}/metrics"
 
 REQUESTS = "weave_proxy_requests"
 STREAMS, STREAMS_ENDED = "weave_proxy_streams_opened", "weave_proxy_streams_ended"
@@ -142,8 +145,8 @@ class SharedTally(Tally):
             path, self._descriptor = _free_file(self._directory)
             before = _repaired(path)
             self._file = MmapedDict(str(path))  # type: ignore[no-untyped-call]
-        except OSError as error:
-            _log.warning("metrics are not kept: can't use %s: %s", self._directory, error.strerror)
+        except (OSError, SettingsError) as error:
+            _log.warning("metrics are not kept: can't use %s: %s", self._directory, getattr(error, "strerror", error))
             return
         self._write = self._file.write_value
         self._sums = {cell: _Sum(_key(cell), value) for cell, value in before.items()}
@@ -168,24 +171,28 @@ def read_shared(directory: Path) -> dict[Cell, float]:
 
 def remove_shared(directory: Path) -> None:
     """Remove the files of all processes, which have ended."""
-    for path in directory.glob("*.db"):
+    for path in (*directory.glob("*.db"), *directory.glob("*.lock")):
         path.unlink(missing_ok=True)
 
 
 def _free_file(directory: Path) -> tuple[Path, int]:
     """A file that nobody counts in, and the descriptor that locks it: it is this process's while that is open."""
-    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    files.directory(directory)
     for number in itertools.count():
-        path = directory / f"{number}.db"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            continue
-        os.posix_fallocate(descriptor, 0, _SIZE)  # a full disk is an error now, and not a signal when it is written to
-        return path, descriptor
+        held = files.lock(directory / f"{number}.lock")
+        if held is not None:
+            return _made(directory / f"{number}.db"), held
     raise AssertionError  # numbers don't end
+
+
+def _made(path: Path) -> Path:
+    """Of full size: a full disk is an error now, and not a signal when it is written to."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        os.posix_fallocate(descriptor, 0, _SIZE)
+    finally:
+        os.close(descriptor)
+    return path
 
 
 def _repaired(path: Path) -> dict[Cell, float]:

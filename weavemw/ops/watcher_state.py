@@ -14,13 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from weavemw.errors import SettingsError, WeaveError
+from weavemw.ops import files
+from weavemw.ops.run_dir import STATUS
 
-__all__ = ["STATE_FILE", "Pending", "State", "StateFile", "read_state"]
+__all__ = ["LOCK_FILE", "STATE_FILE", "Pending", "State", "StateFile", "read_state"]
 
 _log = logging.getLogger(__name__)
 
 #: Its name in the run directory.
-STATE_FILE = "watcher.json"
+STATE_FILE = f"{STATUS}/watcher.json"
+#: Who holds its lock is the host's watcher; in the run directory too.
+LOCK_FILE = "watcher.lock"
 _FIRST_RETRY, _GROWTH, _LAST_RETRY = 1.0, 1.5, 60.0
 _BEAT, _SILENT = 5.0, 30.0  # seconds: it writes so often at least, and has stopped if it did not for so long
 _DAMAGED = (ValueError, TypeError, AttributeError, RecursionError)
@@ -79,7 +83,7 @@ class StateFile:
 
     def __init__(self, run_dir: Path) -> None:
         self.state = State()
-        self._path = run_dir / STATE_FILE
+        self._run_dir = run_dir
         self._lock = threading.Lock()
         self._changed = True
         self._fails = False
@@ -99,7 +103,7 @@ class StateFile:
     def begin(self) -> None:
         """Begin to watch: the sums go on, since they don't end with a process. Everything else is as it is now."""
         try:
-            before = read_state(self._path.parent)
+            before = read_state(self._run_dir)
         except WeaveError as error:
             _log.warning("the watcher counts anew: %s", error)
             before = None
@@ -119,14 +123,12 @@ class StateFile:
             _log.warning("can't write the watcher's state: %s", error)
         self._fails = error is not None
 
-    def _replace(self, text: str) -> OSError | None:
-        temporary = self._path.with_name(f"{STATE_FILE}.{os.getpid()}")
+    def _replace(self, text: str) -> OSError | SettingsError | None:
+        path = self._run_dir / STATE_FILE
         try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(self._path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            files.directory(path.parent, 0o750)
+            files.replace(path, text.encode())
+        except (OSError, SettingsError) as error:
             return error
         return None
 
@@ -139,7 +141,7 @@ def read_state(run_dir: Path) -> State | None:
     """
     path = run_dir / STATE_FILE
     try:
-        return _state_of(json.loads(path.read_bytes())).seen_at(time.time())
+        return _state_of(json.loads(files.read(path))).seen_at(time.time())
     except FileNotFoundError:
         return None
     except OSError as error:

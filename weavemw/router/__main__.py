@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from weavemw.errors import BadRequest, SettingsError, WeaveError
-from weavemw.ops import logs, troubles
+from weavemw.ops import logs, run_dir, troubles
 from weavemw.router.allocator import parse_subnet
 from weavemw.router.settings import RouterSettings, network_setting
 
@@ -73,6 +73,7 @@ def main(**options: Any) -> None:
     try:
         settings = RouterSettings(**options)
         logs.configure(settings.log_level)
+        run_dir.prepare(settings.run_dir, settings.docker_socket)
         troubles.record(settings.run_dir, "router")
         run(settings, ready=lambda address: _notify(os.environ.get("NOTIFY_SOCKET", "")))
     except WeaveError as error:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 
 from aiohttp import web
 
@@ -16,6 +16,7 @@ from weavemw.dockerapi.client import Docker, DockerClient
 from weavemw.errors import SettingsError
 from weavemw.network import firewall
 from weavemw.network.netlink import ensure_bridge
+from weavemw.ops import files
 from weavemw.router import host
 from weavemw.router.allocator import Allocator
 from weavemw.router.api import host_port, make_app
@@ -31,6 +32,7 @@ __all__ = ["RouterSettings", "run", "running"]
 
 log = logging.getLogger(__name__)
 
+_DATABASE = "router.db"  # in the state directory
 _FIREWALL_AGAIN = 30.0  # seconds between two looks at the host's firewall
 _DOCKER_LIMIT = 5.0  # seconds that Docker has to answer
 _STOP_LIMIT = 2.0  # seconds that requests under way have when it stops
@@ -63,7 +65,7 @@ async def running(settings: RouterSettings, docker: Docker | None = None) -> Asy
     async with AsyncExitStack() as stack:
         stack.enter_context(_sole_owner(settings))
         _prepare_host(settings)
-        database = Database(settings.state_dir / "router.db")
+        database = Database(settings.state_dir / _DATABASE)
         stack.callback(database.close)
         service = _service(settings, database, docker or DockerClient(settings.docker_socket, timeout=_DOCKER_LIMIT))
         stack.push_async_callback(service.close)
@@ -77,22 +79,24 @@ async def running(settings: RouterSettings, docker: Docker | None = None) -> Asy
 @contextmanager
 def _sole_owner(settings: RouterSettings) -> Iterator[None]:
     try:
-        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(settings.state_dir / "router.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        files.directory(settings.state_dir, 0o700)
+        held = files.lock(settings.state_dir / "router.lock")
+        if held is None:
+            raise SettingsError(f"already running: another router uses {settings.state_dir}")
+        _close_to_others(settings.state_dir / _DATABASE)
     except OSError as error:
         raise SettingsError(f"can't use {settings.state_dir}: {error.strerror}") from error
     try:
-        _lock(lock, settings)
         yield
     finally:
-        os.close(lock)
+        os.close(held)
 
 
-def _lock(descriptor: int, settings: RouterSettings) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise SettingsError(f"already running: another router uses {settings.state_dir}") from error
+def _close_to_others(database: Path) -> None:
+    """Nobody else may lock what SQLite locks. The files that it makes besides are as this one is."""
+    for suffix in ("", "-wal", "-shm"):
+        files.make_private(database.with_name(database.name + suffix))
+    os.close(files.open_private(database))
 
 
 def _prepare_host(settings: RouterSettings) -> None:

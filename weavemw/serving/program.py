@@ -31,7 +31,7 @@ from weavemw import __version__, wait
 from weavemw.dockerapi import hosts
 from weavemw.dockerapi.hosts import Host
 from weavemw.errors import SettingsError
-from weavemw.ops import logs, run_file, troubles
+from weavemw.ops import logs, run_dir, run_file, troubles
 from weavemw.ops.tally import DIRECTORY, REQUESTS, Tally, remove_shared
 from weavemw.serving import exposure, listeners, tls_files
 from weavemw.serving.admission import AdmittingWorker
@@ -114,6 +114,7 @@ def start(settings: Settings) -> list[str]:
         raise SettingsError("the proxy must be root: it makes network interfaces in containers' namespaces")
     for warning in exposure.check_tls(settings):
         log.warning("%s", warning)
+    run_dir.prepare(settings.run_dir, settings.docker_socket)
     held = run_file.RunFile(settings.run_dir / run_file.PROXY, what="weave proxy")
     wait.install(settings.state_dir)
     _forget_the_last(settings.run_dir)
@@ -123,12 +124,12 @@ def start(settings: Settings) -> list[str]:
     return bind
 
 
-def _forget_the_last(run_dir: Path) -> None:
+def _forget_the_last(directory: Path) -> None:
     """What an earlier proxy counted, and what its watcher knew."""
     from weavemw.ops.watcher_state import STATE_FILE
 
-    remove_shared(run_dir / DIRECTORY)
-    (run_dir / STATE_FILE).unlink(missing_ok=True)
+    remove_shared(directory / DIRECTORY)
+    (directory / STATE_FILE).unlink(missing_ok=True)
 
 
 def facts(settings: Settings) -> dict[str, Any]:

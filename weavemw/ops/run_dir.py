@@ -1,0 +1,34 @@
+"""What is where in the run directory, and who may read it.
+
+====================  ====================================================================
+``proxy.json``        what the running proxy says of itself; everybody may read it
+``status/``           for root and the group of Docker's socket: ``watcher.json``,
+                      ``errors.jsonl``, ``metrics/``
+``router.sock``       the router's API, for whoever may use Docker's socket
+``*.lock, locks/``    closed to all others
+====================  ====================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from weavemw.ops import files
+
+__all__ = ["STATUS", "prepare"]
+
+#: The directory of what people who may use Docker may read, in the run directory.
+STATUS = "status"
+
+
+def prepare(run_dir: Path, docker_socket: str) -> None:
+    """Make the run directory, and let the group of Docker's socket read what is for it.
+
+    Raises :class:`~weavemw.errors.SettingsError` if it can't be made, or others could write there.
+    """
+    files.directory(run_dir)
+    files.directory(run_dir / STATUS, 0o750)
+    with contextlib.suppress(OSError):  # no Docker yet, or not root: then it is for root, or for us
+        os.chown(run_dir / STATUS, -1, os.stat(docker_socket).st_gid)

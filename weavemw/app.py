@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from weavemw import assembly, wait
 from weavemw.middleware.attach import Attacher
 from weavemw.middleware.cidr import CidrParser
+from weavemw.middleware.commands import CommandChecker
 from weavemw.middleware.dns import DnsInjector
 from weavemw.middleware.entrypoint import EntrypointWrapper
 from weavemw.middleware.errors import ErrorResponder
@@ -51,7 +52,7 @@ def build(settings: Settings, tally: Tally | None = None) -> WSGIApplication:
                 EntrypointWrapper(
                     DnsInjector(
                         IpamClient(
-                            Attacher(app, attachment=attachment),
+                            Attacher(CommandChecker(app, docker=docker), attachment=attachment),
                             attachment=attachment, start_timeout=settings.start_timeout),
                         router=router, with_dns=settings.with_dns,
                         hostname_from_label=settings.hostname_from_label,

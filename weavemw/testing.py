@@ -61,6 +61,7 @@ class FakeDocker(_Fake):
         self.images: dict[str, dict[str, Any]] = {}
         self.networks: dict[str, str] = {"bridge": "bridge", "none": "null", "host": "host"}
         self.history: list[Mapping[str, Any]] = []
+        self.exits: dict[str, list[int]] = {}
         self._listeners: list[queue.SimpleQueue[Mapping[str, Any] | None]] = []
         self._pids = itertools.count(1001)
 
@@ -85,8 +86,9 @@ class FakeDocker(_Fake):
         """Create and start."""
         return self.start(self.create(container_id, **fields).id)
 
-    def die(self, container_id: str) -> None:
+    def die(self, container_id: str, status: int = 0) -> None:
         """It stops running, and goes if it has AutoRemove."""
+        self.exits.setdefault(container_id, []).append(status)
         dead = self._change("die", container_id, running=False, paused=False, pid=0)
         if dead.auto_remove:
             self.destroy(container_id)
@@ -153,6 +155,15 @@ class FakeDocker(_Fake):
         self._called("kill", container)
         if container in self.containers and self.containers[container].running:
             self.die(container)
+
+    def stop(self, container: str, grace: int) -> None:
+        self._called("stop", container, grace)
+        if container in self.containers and self.containers[container].running:
+            self.die(container, 143)
+
+    def exit_statuses(self, container: str, since: float) -> tuple[int, ...]:
+        self._called("exit_statuses", container, since)
+        return tuple(self.exits.get(container, ()))
 
     def remove(self, container: str) -> None:
         self._called("remove", container)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +12,9 @@ from weavemw.attaching.decision import Attach, LeaveAlone
 from weavemw.dockerapi.container import Container
 from weavemw.dockerapi.routes import query_of
 from weavemw.errors import BadRequest
-from weavemw.middleware.entrypoint import EntrypointWrapper, still_waiting
+from weavemw.middleware.entrypoint import EntrypointWrapper
 from weavemw.network.addresses import Default
-from weavemw.testing import FakeDocker, await_true
+from weavemw.testing import FakeDocker
 
 WAIT_DIR = Path("/var/lib/weavemw/wait/0123456789ab")
 BIND = f"{WAIT_DIR}/w:/dev/w:ro"
@@ -281,24 +278,3 @@ def test_other_commits_are_untouched(wrapper: Any, daemon: Any, docker: FakeDock
     docker.run(name="plain", entrypoint=("sh",))
     ask(wrapper, "POST", target, body)
     assert (daemon.request.body, daemon.request.environ["RAW_URI"]) == (body, target)
-
-
-def test_a_process_that_is_not_the_wait_program_does_not_wait() -> None:
-    """Whether a container still waits is seen from its process, not remembered."""
-    assert not still_waiting(Container(id="x", pid=0))
-    assert not still_waiting(Container(id="x", pid=2**22 + 1))
-
-
-@pytest.mark.parametrize("script", [
-    pytest.param("exec -a /dev/w sleep 30", id="itself"),
-    pytest.param("exec -a /.dockerenv sleep 30", id="at another place"),
-    pytest.param("exec -a /w/w sleep 30", id="an earlier version's"),
-    pytest.param("(exec -a /dev/w sleep 30); :", id="below an init"),
-])
-def test_the_wait_program_is_recognised(script: str) -> None:
-    """The wait program is found as the container's first process, and below --init's."""
-    with subprocess.Popen(["bash", "-c", script], start_new_session=True) as process:
-        try:
-            await_true(lambda: still_waiting(Container(id="x", pid=process.pid)))
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)

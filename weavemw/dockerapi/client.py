@@ -7,8 +7,10 @@ Every call has a limit.
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -47,6 +49,12 @@ class Docker(Protocol):
 
     def kill(self, container: str) -> None:
         """SIGKILL; no error if it is not running."""
+
+    def stop(self, container: str, grace: int) -> None:
+        """SIGTERM, and SIGKILL after ``grace`` seconds; no restart policy starts it again. No error if it is gone."""
+
+    def exit_statuses(self, container: str, since: float) -> tuple[int, ...]:
+        """Of each run that was started and ended since a Unix time, the earliest first; known of what is gone, too."""
 
     def remove(self, container: str) -> None:
         """Remove by force, with anonymous volumes; no error if it is gone."""
@@ -98,6 +106,13 @@ class DockerClient:
                 yield from (json.loads(line.lstrip(b"\x1e")) for line in reply.iter_lines() if line.strip())
             except requests.RequestException:
                 return
+
+    def exit_statuses(self, container: str, since: float) -> tuple[int, ...]:
+        filters = quote(json.dumps({"container": [container], "event": ["start", "die"]}))
+        lines = self._call("GET", f"/events?filters={filters}&since={since:.9f}&until={time.time():.9f}").text
+        events = [json.loads(line.lstrip("\x1e")) for line in lines.splitlines() if line.strip()]
+        runs = itertools.dropwhile(lambda event: event["Action"] != "start", events)
+        return tuple(int(event["Actor"]["Attributes"]["exitCode"]) for event in runs if event["Action"] == "die")
 
     def get(self, path: str) -> Any:
         """The JSON that the daemon answers to ``GET path``."""

@@ -37,6 +37,7 @@ class Container:
     hosts_path: str = ""
     mount_targets: tuple[str, ...] = ()
     binds: tuple[str, ...] = ()
+    init: bool = False
     extra_hosts: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
     auto_remove: bool = False
@@ -59,6 +60,11 @@ class Container:
     def shares_network(self) -> bool:
         """Whether its network is the host's or another container's."""
         return self.network_mode == "host" or self.network_mode.startswith("container:")
+
+    @property
+    def command(self) -> str:
+        """What the wait program of one of ours executes; empty if nothing is known of it."""
+        return next(iter((*self.entrypoint[1:], *_strings(self.config.get("Cmd")))), "")
 
     @property
     def is_alive(self) -> bool:
@@ -93,6 +99,7 @@ class Container:
             hosts_path=str(reply.get("HostsPath") or ""),
             mount_targets=tuple(str(mount.get("Destination")) for mount in reply.get("Mounts") or ()),
             binds=_strings(host.get("Binds")),
+            init=bool(host.get("Init")),
             extra_hosts=_strings(host.get("ExtraHosts")),
             dns=_strings(host.get("Dns")),
             auto_remove=bool(host.get("AutoRemove")),

@@ -13,8 +13,9 @@ from weavemw.attaching.decision import Attach
 from weavemw.dockerapi import routes
 from weavemw.dockerapi.configs import host_config, merged_command, set_host_config, unwrapped
 from weavemw.dockerapi.payload import Object, body_of
-from weavemw.dockerapi.wait_mount import FORMER, PATHS, PLACES, bind_of, free_place, program_of
+from weavemw.dockerapi.wait_mount import FORMER, PLACES, bind_of, free_place, program_of
 from weavemw.errors import DockerError
+from weavemw.middleware.processes import still_waiting
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -24,22 +25,11 @@ if TYPE_CHECKING:
     from weavemw.dockerapi.payload import Body
     from weavemw.dockerapi.routes import Call
 
-__all__ = ["EntrypointWrapper", "still_waiting"]
+__all__ = ["EntrypointWrapper"]
 
 _log = logging.getLogger(__name__)
 
 _CLEARS_ENTRYPOINT = re.compile(r"\s*ENTRYPOINT\s+\[\s*\]\s*", re.IGNORECASE)
-
-
-def still_waiting(container: Container) -> bool:
-    """Whether a running container's command has not begun: its process, or that of its ``--init``, is the wait program.
-
-    Looks into ``/proc`` of this pid namespace, which must be the daemon's.
-    """
-    children = _read(f"/proc/{container.pid}/task/{container.pid}/children").split()
-    processes = [str(container.pid).encode(), *children] if container.pid else []
-    return any(_read(f"/proc/{pid.decode()}/cmdline").partition(b"\0")[0].decode(errors="replace") in PATHS
-               for pid in processes)
 
 
 class EntrypointWrapper:
@@ -184,10 +174,3 @@ def programs_in(host: Object) -> tuple[str, ...]:
 def _target(bind: str) -> str:
     parts = bind.split(":", 2)
     return parts[1] if len(parts) > 1 else parts[0]
-
-
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from weavemw import wait
 from weavemw.dockerapi.client import DockerClient
+from weavemw.dockerapi.hosts import Unix
 from weavemw.middleware.cidr import CidrParser
 from weavemw.middleware.entrypoint import EntrypointWrapper
 from weavemw.middleware.errors import ErrorResponder
 from weavemw.transport.hijack import Handover
+from weavemw.transport.http_client import HttpClient
 from weavemw.transport.passthrough import Passthrough
 from weavemw.transport.relay import Relay
 from weavemw.transport.upstream import Upstream
@@ -26,7 +28,7 @@ def installed_wait_program():
     return wait.install(Path("/var/lib/held"))
 
 
-docker = DockerClient(SOCKET)
+docker = DockerClient(HttpClient(Unix(SOCKET)))
 app = Handover(
     ErrorResponder(
         CidrParser(

@@ -1,6 +1,7 @@
 """From settings to the parts that act on them: what proxy, watcher and command line have in common.
 
-Making them touches neither Docker nor the network.
+Making them touches neither Docker nor the network. What is large is imported when it is made: a command often wants
+but a client.
 """
 
 from __future__ import annotations
@@ -8,23 +9,27 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from weavemw.attaching import hostnames
-from weavemw.attaching.attachment import Attachment
-from weavemw.attaching.watcher import Watcher
 from weavemw.dockerapi.client import DockerClient
 from weavemw.dockerapi.container import Container
-from weavemw.network.netlink import NetlinkNetwork
+from weavemw.dockerapi.hosts import Unix
 from weavemw.ops.tally import DIRECTORY, SharedTally, Tally
 from weavemw.router.client import Router, RouterClient
 from weavemw.settings import Settings
+from weavemw.transport.http_client import HttpClient
+
+if TYPE_CHECKING:
+    from weavemw.attaching.attachment import Attachment
+    from weavemw.attaching.watcher import Watcher
 
 __all__ = ["attachment", "docker", "names_for", "router", "tally", "watcher"]
 
 
 def docker(settings: Settings) -> DockerClient:
     """The engine itself, never through the proxy."""
-    return DockerClient(settings.docker_socket)
+    return DockerClient(HttpClient(Unix(settings.docker_socket)))
 
 
 def router(settings: Settings) -> RouterClient:
@@ -40,6 +45,9 @@ def tally(run_dir: Path) -> Tally:
 
 def attachment(settings: Settings, tally: Tally | None = None) -> Attachment:
     """What attaches and detaches containers on this host."""
+    from weavemw.attaching.attachment import Attachment
+    from weavemw.network.netlink import NetlinkNetwork
+
     return Attachment(docker=docker(settings), router=router(settings),
                       network=NetlinkNetwork(settings.bridge, settings.mtu), run_dir=settings.run_dir,
                       rewrite_hosts=settings.rewrite_hosts, multicast_route=settings.multicast_route,
@@ -48,6 +56,8 @@ def attachment(settings: Settings, tally: Tally | None = None) -> Attachment:
 
 def watcher(settings: Settings, tally: Tally | None = None) -> Watcher:
     """What attaches containers that Docker starts by itself."""
+    from weavemw.attaching.watcher import Watcher
+
     return Watcher(docker=docker(settings), attachment=attachment(settings, tally),
                    names_for=names_for(settings, router(settings)), run_dir=settings.run_dir,
                    default_ipalloc=settings.default_ipalloc)

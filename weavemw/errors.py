@@ -22,6 +22,7 @@ __all__ = [
     "Forbidden",
     "InvalidCidr",
     "NetworkError",
+    "NoAnswer",
     "PayloadTooLarge",
     "RouterBusy",
     "RouterError",
@@ -106,6 +107,22 @@ class ClientGone(WeaveError):
     """The client closed its connection while we worked for it; nobody reads the answer (499 is nginx's number)."""
 
     status = 499
+
+
+class NoAnswer(WeaveError):
+    """A server that we asked gave no proper answer; ``reason`` says why, in the system's words.
+
+    ``timed_out``: it took the request, and had no answer in time. ``errno`` is the system's number where connecting
+    failed, else 0.
+    """
+
+    status = 502
+
+    def __init__(self, reason: str, *, timed_out: bool = False, errno: int = 0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.timed_out = timed_out
+        self.errno = errno
 
 
 class DockerUnreachable(WeaveError):

@@ -9,7 +9,6 @@ spellings: the field (``docker_host``), the environment variable
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -206,6 +205,8 @@ def sources_in(environ: Mapping[str, str]) -> dict[str, str]:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """": did you mean …?" with the nearest of what is known; empty if nothing is near."""
+    import difflib
+
     found = difflib.get_close_matches(name.replace("_", "-"), [each.replace("_", "-") for each in known], 1)
     return f": did you mean {found[0]!r}?" if found else ""
 

@@ -326,7 +326,7 @@ def test_interrupted_while_it_waits_it_says_nothing(tmp_path: Path, number: sign
 
 _AS_NOBODY = """
 import os, sys
-import weavemw.serving.certs, weavemw.serving.program
+import weavemw.router.host, weavemw.serving.certs, weavemw.serving.program
 from weavemw.cli import certs, launch, mistakes, reset, run  # while they can be read
 os.setegid(65534)
 os.seteuid(65534)

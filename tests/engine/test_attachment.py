@@ -17,9 +17,11 @@ from weavemw.attaching.attachment import Attachment
 from weavemw.attaching.hostnames import names_for
 from weavemw.attaching.watcher import Watcher
 from weavemw.dockerapi.client import DockerClient
+from weavemw.dockerapi.hosts import Unix
 from weavemw.dockerapi.wait_mount import bind_of
 from weavemw.network.netlink import NetlinkNetwork, setns
 from weavemw.testing import FakeRouter, await_true
+from weavemw.transport.http_client import HttpClient
 
 pytestmark = pytest.mark.engine
 
@@ -29,7 +31,7 @@ class Weave:
 
     def __init__(self, host: TestHost) -> None:
         self.host, self.router = host, FakeRouter()
-        self.docker, self.network = DockerClient(str(host.socket)), NetlinkNetwork("weave", 1376)
+        self.docker, self.network = DockerClient(HttpClient(Unix(str(host.socket)))), NetlinkNetwork("weave", 1376)
         self.attachment = Attachment(docker=self.docker, router=self.router, network=self.network,
                                      run_dir=host.run_dir)
         self.watchers: list[Watcher] = []

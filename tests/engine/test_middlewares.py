@@ -13,12 +13,14 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from weavemw import wait
 from weavemw.dockerapi.client import DockerClient
+from weavemw.dockerapi.hosts import Unix
 from weavemw.dockerapi.routes import find
 from weavemw.middleware.cidr import CidrParser
 from weavemw.middleware.dns import DnsInjector
 from weavemw.middleware.entrypoint import EntrypointWrapper
 from weavemw.middleware.errors import ErrorResponder
 from weavemw.testing import FakeRouter
+from weavemw.transport.http_client import HttpClient
 from weavemw.transport.passthrough import Passthrough
 from weavemw.transport.upstream import Upstream
 
@@ -36,7 +38,7 @@ class Api:
     """Docker's API, with and without our middlewares."""
 
     def __init__(self, host: TestHost) -> None:
-        self.docker = DockerClient(str(host.socket))
+        self.docker = DockerClient(HttpClient(Unix(str(host.socket))))
         self.upstream = Upstream(str(host.socket))
         self.direct = Passthrough(self.upstream)
         wait_dir = wait.install(host.state_dir)

@@ -145,7 +145,7 @@ def test_dns_on_again(start: Callable[..., Any]) -> None:
     client = RouterClient(without.address)
     assert client.dns_address() is None
     without.stop()
-    client.address = start().address
+    start(http_address=without.address)
     assert client.dns_address() == "127.0.0.1"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from weavemw.errors import RouterUnreachable
+from weavemw.dockerapi.requester import Answer
 from weavemw.router.client import RouterClient
 
 THREADS = 64
@@ -77,14 +77,58 @@ def test_router_that_knows_less() -> None:
         server.shutdown()
 
 
+class _Counting(_LessAble):
+    """Keeps its connections, and counts questions."""
+
+    asked: list[str] = []  # noqa: RUF012
+
+    def do_GET(self) -> None:
+        type(self).asked.append(self.path)
+        super().do_GET()
+        self.close_connection = False
+
+
+def test_that_a_router_has_no_such_call_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a while, and as long as it is the same router: another one may have it."""
+    monkeypatch.setattr(_Counting, "asked", [])
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Counting) as server:
+        server.daemon_threads = True
+        Thread(target=server.serve_forever, daemon=True).start()
+        client = RouterClient(f"127.0.0.1:{server.server_address[1]}")
+        for _ in range(5):
+            client.addresses("a")
+            assert client.default_subnet6() == ""
+        assert _Counting.asked.count("/ipinfo/defaultsubnet6") == 1
+        monkeypatch.setattr("weavemw.router.client._REMEMBER_ABSENT", 0)
+        assert client.default_subnet6() == ""
+        assert _Counting.asked.count("/ipinfo/defaultsubnet6") == 2
+        server.shutdown()
+
+
+def test_a_router_that_replaces_another_is_asked_what_that_had_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connections of the first ended with it."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Counting) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        client = RouterClient(f"127.0.0.1:{server.server_address[1]}")
+        assert client.default_subnet6() == ""
+        monkeypatch.setitem(_LessAble.answers, "/ipinfo/defaultsubnet6", (200, b"fd00:10::/64"))
+        assert client.default_subnet6() == ""
+        kept = client._http._pool.idle()
+        assert kept is not None
+        kept.sock.close()
+        assert client.default_subnet6() == "fd00:10::/64"
+        server.shutdown()
+
+
 def test_what_seldom_changes_is_remembered_for_a_moment(start: Callable[..., Any],
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     """Domain and DNS address are asked for once for all that happens at once, and anew soon after."""
     monkeypatch.setattr("weavemw.router.client._REMEMBER", 3600)
     client = RouterClient(start().address)
-    assert client.domain() == "weave.local."
-    client.address = "127.0.0.1:1"
-    assert client.domain() == "weave.local."
+    said = []
+    monkeypatch.setattr(client._http, "ask", lambda *asked, **_: said.append(asked) or Answer(200, b"weave.local.\n"))
+    assert [client.domain() for _ in range(3)] == ["weave.local."] * 3
+    assert len(said) == 1
     monkeypatch.setattr("weavemw.router.client._REMEMBER", 0)
-    with pytest.raises(RouterUnreachable):
-        client.domain()
+    client.domain()
+    assert len(said) == 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -26,7 +25,6 @@ from weavemw.dockerapi.container import Container
 from weavemw.errors import AddressTaken, BadRequest, DockerError, WeaveError
 from weavemw.network.addresses import Claim, Interface, Subnet, Wanted, parse_one
 from weavemw.network.bridge import EXPOSE, look
-from weavemw.network.netlink import NetlinkNetwork
 from weavemw.network.plan import Network, ProcessEnded
 from weavemw.settings import Settings
 
@@ -146,6 +144,8 @@ def ps(weave: Invocation, containers: tuple[str, ...]) -> None:
     weave ps web weave:expose
     """
     settings = weave.settings()
+    from weavemw.network.netlink import NetlinkNetwork
+
     docker, network = assembly.docker(settings), NetlinkNetwork(settings.bridge)
     if "" in containers:
         raise click.UsageError("expected the name or id of a container, found ''")
@@ -278,6 +278,8 @@ def _docker_run(weave: Invocation, settings: Settings, arguments: Sequence[str])
     environ = {name: value for name, value in weave.environ.items() if name not in _DOCKERS_OWN}
     command = ["docker", f"--host={settings.docker_host}", "run", "--detach", *arguments]
     try:
+        import subprocess
+
         done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=False)
     except OSError as error:
         raise WeaveError(f"can't execute docker: {os.strerror(error.errno or 0)}") from error

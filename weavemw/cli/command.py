@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,10 +14,14 @@ from weavemw import __version__
 from weavemw.cli import sources
 from weavemw.cli.sources import CONFIG_VARIABLE, Given
 from weavemw.dockerapi import hosts
-from weavemw.dockerapi.client import DockerClient
 from weavemw.errors import SettingsError
 from weavemw.ops import run_file
 from weavemw.settings import Engine, Settings, engine_in
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from weavemw.dockerapi.client import DockerClient
 
 __all__ = ["Invocation", "verb", "weave"]
 
@@ -79,7 +82,10 @@ class Invocation:
 
     def docker(self) -> DockerClient:
         """The engine, never through the proxy."""
-        return DockerClient(self.settings().docker_socket)
+        from weavemw.dockerapi.client import DockerClient
+        from weavemw.transport.http_client import HttpClient
+
+        return DockerClient(HttpClient(hosts.Unix(self.settings().docker_socket)))
 
     def file_section(self, name: str) -> dict[str, Given]:
         """A table of the configuration file, its keys as Python names."""
@@ -170,6 +176,15 @@ class _Group(click.Group):
                 importlib.import_module(f"weavemw.cli.{module}")
         return super().get_command(ctx, cmd_name)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """As click's, but bash shows no help: so no verb is imported for its own."""
+        if not ctx.obj.environ.get(COMPLETING, "").startswith("bash"):
+            return super().shell_complete(ctx, incomplete)
+        from click.shell_completion import CompletionItem
+
+        verbs = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        return [*map(CompletionItem, verbs), *click.Command.shell_complete(self, ctx, incomplete)]
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args[:1] in (["help"], ["-h"]):
             args = [*args[1:2], "--help"]
@@ -180,6 +195,8 @@ class _Group(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in self.list_commands(ctx):
+            import difflib
+
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
             hint = f"did you mean {near[0]!r}?" if near else "`weave --help` lists them all"
             raise click.UsageError(f"no command {args[0]!r}: {hint}")
@@ -243,6 +260,8 @@ def _is_true(word: str, value: str) -> bool:
 
 def _no_such_option(ctx: click.Context, name: str) -> click.UsageError:
     """The nearest option; or that it stands in the wrong place."""
+    import difflib
+
     near = difflib.get_close_matches(name, _names(ctx.command), 1, cutoff=0.75)
     if near:
         hint = f"did you mean {near[0]}?"

@@ -9,6 +9,7 @@ import click
 from weavemw import assembly, wait
 from weavemw.cli.attach import echo_addresses, selected, split
 from weavemw.cli.command import Invocation, verb
+from weavemw.cli.management import ManagingClient
 from weavemw.cli.names import in_domain
 from weavemw.cli.supervisor import Supervisor
 from weavemw.errors import Conflict, NetworkError
@@ -96,7 +97,7 @@ def setup(weave: Invocation) -> None:
     """
     settings = weave.settings()
     click.echo(wait.install(settings.state_dir))
-    click.echo(Supervisor(assembly.docker(settings)).install_image())
+    click.echo(Supervisor(ManagingClient(settings.docker_socket)).install_image())
 
 
 def _addresses(words: Sequence[str]) -> tuple[Wanted, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from weavemw.cli.command import Invocation
+from weavemw.cli.management import ManagingClient
 from weavemw.cli.router import call_router
 from weavemw.cli.supervisor import PROXY, ROUTER, Supervisor
 from weavemw.dockerapi import hosts
@@ -39,7 +40,7 @@ def gather(weave: Invocation) -> Facts:
     settings, proxy = weave.settings(), proxy_facts(weave)
     engine_host = proxy.get("docker_host") or settings.docker_host
     address = proxy.get("router_address") or settings.router_address
-    docker, router = DockerClient(engine_host.removeprefix("unix://"), timeout=_LIMIT), RouterClient(address)
+    docker, router = ManagingClient(engine_host.removeprefix("unix://"), timeout=_LIMIT), RouterClient(address)
     with ThreadPoolExecutor(16, "status") as pool:
         found: dict[str, Future[Any]] = {
             "router": pool.submit(router_facts, address),

@@ -11,6 +11,7 @@ import click
 
 from weavemw.cli import configuration, peers, sources
 from weavemw.cli.command import Invocation, verb
+from weavemw.cli.management import ManagingClient
 from weavemw.cli.options import (
     on_command_line,
     peer_options,
@@ -27,10 +28,8 @@ from weavemw.cli.router import router_serves
 from weavemw.cli.shell import mending
 from weavemw.cli.supervisor import PROXY, ROUTER, Supervisor, python_environ
 from weavemw.dockerapi import hosts
-from weavemw.dockerapi.client import DockerClient
 from weavemw.errors import Conflict, WeaveError
 from weavemw.ops import run_file
-from weavemw.router.host import addresses_of, bridges
 from weavemw.router.settings import RouterSettings, split_host_port
 from weavemw.serving import exposure, listeners, ports
 from weavemw.settings import DEFAULT_LISTENERS, Settings
@@ -179,6 +178,8 @@ def _launch_router(weave: Invocation, settings: Settings, arguments: tuple[str, 
 
 def _without_dns(settings: Settings, router: RouterSettings) -> list[str]:
     """What to say of addresses where others serve DNS already; asked before the router itself does."""
+    from weavemw.router.host import addresses_of, bridges
+
     addresses = router.dns_listen or addresses_of(settings.docker_bridge, bridges())
     holders = {address: ports.holder(address, router.dns_port, "udp") for address in addresses if router.dns}
     return [f"weaveDNS can't serve at {address}, since {who} has port {router.dns_port} there: names are not found "
@@ -228,7 +229,7 @@ def _show_attaching(settings: Settings) -> None:
     from weavemw.cli.waiting import Waiting
     from weavemw.network.netlink import NetlinkNetwork
 
-    waiting = Waiting(DockerClient(settings.docker_socket), NetlinkNetwork(settings.bridge), settings.run_dir)
+    waiting = Waiting(ManagingClient(settings.docker_socket), NetlinkNetwork(settings.bridge), settings.run_dir)
     waiting.show()
     if waiting.refused:
         _warn(f"{len(waiting.refused)} of the containers that wait could not be attached yet: `weave status` says why")
@@ -296,4 +297,4 @@ def _warn(*warnings: str) -> None:
 
 
 def _supervisor(settings: Settings) -> Supervisor:
-    return Supervisor(DockerClient(settings.docker_socket))
+    return Supervisor(ManagingClient(settings.docker_socket))

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
+from typing import TYPE_CHECKING
 
 import click
-import dns.exception
-import dns.message
-import dns.query
-import dns.rcode
-import dns.rdatatype
 
 from weavemw import assembly
 from weavemw.attaching import hostnames
@@ -22,6 +18,9 @@ from weavemw.cli.router import router_text
 from weavemw.dockerapi.container import Container
 from weavemw.errors import BadRequest, RouterError, RouterUnreachable, WeaveError
 from weavemw.router.client import Interface, RouterClient
+
+if TYPE_CHECKING:
+    import dns.message
 
 __all__ = ["Wanted", "dns_add", "dns_args", "dns_arguments", "dns_lookup", "dns_remove", "in_domain", "only_network",
            "wanted"]
@@ -221,12 +220,17 @@ def _addresses(server: str, name: str) -> list[str]:
     found = []
     for kind in ("A", "AAAA"):
         reply = _asked(name, kind, host.strip("[]"), int(port))
-        found += [record.address for answers in reply.answer if answers.rdtype == dns.rdatatype.from_text(kind)
+        found += [record.address for answers in reply.answer if answers.rdtype == reply.question[0].rdtype
                   for record in answers]
     return found
 
 
 def _asked(name: str, kind: str, host: str, port: int) -> dns.message.Message:
+    import dns.exception
+    import dns.message
+    import dns.query
+    import dns.rcode
+
     try:
         query = dns.message.make_query(name, kind)
         reply, _ = dns.query.udp_with_fallback(query, host, port=port, timeout=_LIMIT)

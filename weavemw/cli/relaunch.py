@@ -9,6 +9,7 @@ import click
 
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.launch import proxy_serves
+from weavemw.cli.management import ManagingClient
 from weavemw.cli.options import router_settings
 from weavemw.cli.router import router_serves
 from weavemw.cli.supervisor import PROXY, ROUTER, Launch, Program, Supervisor, python_environ
@@ -39,7 +40,7 @@ def relaunch(weave: Invocation) -> None:
     \b
     pip install --upgrade weavemw && weave relaunch
     """
-    supervisor = Supervisor(weave.docker())
+    supervisor = Supervisor(ManagingClient(weave.settings().docker_socket))
     found = [(program, launch) for program in (ROUTER, PROXY) if (launch := supervisor.launched_with(program))]
     if not found:
         raise _nothing(weave)

@@ -14,10 +14,10 @@ import click
 from weavemw import assembly
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.launch import stop_running_proxy, stop_running_router
+from weavemw.cli.management import ManagingClient
 from weavemw.cli.progress import progress
 from weavemw.cli.router import router_serves
 from weavemw.dockerapi import hosts
-from weavemw.dockerapi.client import DockerClient
 from weavemw.errors import Conflict, DockerUnreachable, WeaveError
 from weavemw.network import bridge, firewall
 from weavemw.network.netlink import NetlinkNetwork
@@ -92,7 +92,7 @@ def _remove_all(settings: Settings, sockets: Iterable[hosts.Host],
     if containers is None:
         yield "images of weavemw, since Docker does not answer"
     else:
-        yield from _remove_images(assembly.docker(settings))
+        yield from _remove_images(ManagingClient(settings.docker_socket))
 
 
 def _remove_network(settings: Settings) -> Iterator[str]:
@@ -161,7 +161,7 @@ def _removed(directory: Path) -> Iterator[str]:
         directory.rmdir()
 
 
-def _remove_images(docker: DockerClient) -> Iterator[str]:
+def _remove_images(docker: ManagingClient) -> Iterator[str]:
     for name in docker.labelled_images("weavemw"):
         try:
             docker.remove_image(name)

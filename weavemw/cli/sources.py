@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +56,7 @@ def _blame(name: str, given: Given, make: Callable[[Mapping[str, Any]], object])
 def read_file(path: Path) -> dict[str, Any]:
     """A configuration file. Raises ``FileNotFoundError``, and :class:`~weavemw.errors.SettingsError`."""
     try:
-        found = tomllib.loads(path.read_text())
+        found = _parsed(path.read_text())
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -67,6 +66,12 @@ def read_file(path: Path) -> dict[str, Any]:
     for name in {name for name, value in found.items() if isinstance(value, dict)} - _TABLES:
         raise SettingsError(f"{path}: unknown table [{name}]: there is [router], and what stands before it")
     return found
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    import tomllib  # most machines have no such file
+
+    return tomllib.loads(text)
 
 
 def in_table(table: Mapping[str, Any], path: Path) -> dict[str, Given]:

@@ -23,7 +23,7 @@ from typing import Any
 
 import weavemw
 from weavemw import wait
-from weavemw.dockerapi.client import DockerClient
+from weavemw.cli.management import ManagingClient
 from weavemw.errors import Conflict, DockerError, WeaveError
 from weavemw.ops.run_file import OUR_CONTAINERS
 
@@ -77,7 +77,7 @@ class Launch:
 class Supervisor:
     """Starts and stops our containers at one Docker Engine."""
 
-    def __init__(self, docker: DockerClient) -> None:
+    def __init__(self, docker: ManagingClient) -> None:
         self.docker = docker
 
     def is_running(self, program: Program) -> bool:

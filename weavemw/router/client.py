@@ -9,24 +9,23 @@ raises :class:`~weavemw.errors.RouterUnreachable`, a refusal raises
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
-from typing import Protocol
-from urllib.parse import quote
+from typing import Any, Protocol
+from urllib.parse import quote, urlencode
 
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import ProtocolError
-
-from weavemw.errors import RouterBusy, RouterError, RouterUnreachable
+from weavemw.dockerapi import hosts
+from weavemw.dockerapi.requester import Answer
+from weavemw.errors import NoAnswer, RouterBusy, RouterError, RouterUnreachable
+from weavemw.transport.http_client import HttpClient
 
 __all__ = ["Interface", "Router", "RouterClient"]
 
 Interface = IPv4Interface | IPv6Interface
 
-_IDLE = 256  # connections that are kept for later calls: there are not so many threads
 _REMEMBER = 2.0  # seconds, for what changes only when a router is started, or Docker's bridge made
+_REMEMBER_ABSENT = 60.0  # seconds, for a call that a router does not have
+_FORM = "application/x-www-form-urlencoded"
 
 
 class Router(Protocol):
@@ -80,15 +79,13 @@ class RouterClient:
     ``patience`` seconds it raises :class:`~weavemw.errors.RouterBusy`, and can be asked for again.
     """
 
-    def __init__(self, address: str, *, timeout: float = 5.0, patience: float = 0.8,
-                 session: Callable[[], requests.Session] = requests.Session) -> None:
+    def __init__(self, address: str, *, timeout: float = 5.0, patience: float = 0.8) -> None:
         self.address = address
         self.timeout = timeout
         self.patience = patience
-        self._session = session()
-        self._session.trust_env = False
-        self._session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=_IDLE))
-        self._said: dict[str, tuple[float, str | None]] = {}
+        self._http = HttpClient(hosts.parse(f"tcp://{address}"))
+        self._said: dict[str, tuple[float, str]] = {}
+        self._absent: dict[str, tuple[float, int]] = {}
 
     def allocate(self, container_id: str, subnet: str = "") -> Interface:
         path = _path("ip", container_id, *subnet.split("/", 1) if subnet else ())
@@ -104,21 +101,21 @@ class RouterClient:
         return self._owned()
 
     def default_subnet6(self) -> str:
-        return self._remembered("/ipinfo/defaultsubnet6") or ""
+        return self._asked_seldom("/ipinfo/defaultsubnet6")
 
     def release(self, container_id: str, address: Interface | None = None) -> None:
         path = _path("ip", container_id, str(address.ip)) if address else _path("ip", container_id)
         self._call("DELETE", path, also=(400,))
 
     def register(self, container_id: str, address: Interface, fqdn: str) -> None:
-        self._call("PUT", _path("name", container_id, str(address.ip)), data=[("fqdn", fqdn)])
+        self._call("PUT", _path("name", container_id, str(address.ip)), form=[("fqdn", fqdn)])
 
     def deregister(self, container_id: str, address: Interface | None = None, fqdn: str = "") -> None:
         path = _path("name", container_id, *([str(address.ip)] if address else []))
         self._call("DELETE", f"{path}?fqdn={quote(fqdn)}" if fqdn else path)
 
     def names(self) -> tuple[Mapping[str, object], ...]:
-        return tuple(self._call("GET", "/name", headers={"Accept": "application/json"}).json() or ())
+        return tuple(self._json("/name", accept="application/json") or ())
 
     def domain(self) -> str:
         return self._remembered("/domain") or ""
@@ -129,54 +126,60 @@ class RouterClient:
     def ask(self, method: str, path: str, form: Sequence[tuple[str, str]] = (), *, also: Sequence[int] = (),
             accept: str = "*/*") -> str:
         """Any other call of the API: the text of its answer; ``also`` are statuses that are no failure."""
-        return self._call(method, path, also=also, data=form, headers={"Accept": accept}).text
+        return self._call(method, path, also=also, form=form, accept=accept).text
 
     def _owned(self, query: str = "") -> dict[str, tuple[Interface, ...]]:
-        reply = self._call("GET", "/ip" + query).json()
+        reply = self._json(f"/ip{query}")
         return {row["containerid"]: tuple(map(ip_interface, row["addrs"])) for row in reply.get("owned") or ()}
 
     def _remembered(self, path: str) -> str | None:
         """What the router says there: each start asks several times. ``None``, if it has no such thing (yet)."""
-        asked, said = self._said.get(path, (-_REMEMBER, None))
+        asked, said = self._said.get(path, (-_REMEMBER, ""))
         if time.monotonic() >= asked + _REMEMBER:
-            reply = self._call("GET", path, also=(404, 405))
-            if reply.status_code != 200:
+            answer = self._call("GET", path, also=(404, 405))
+            if answer.status != 200:
                 return None
-            said = reply.text.strip()
+            said = answer.text.strip()
             self._said[path] = time.monotonic(), said
         return said
 
-    def _call(self, method: str, path: str, *, also: Sequence[int] = (), data: Sequence[tuple[str, str]] = (),
-              headers: Mapping[str, str] | None = None, timeout: float | None = None) -> requests.Response:
-        ask = partial(self._session.request, method, f"http://{self.address}{path}", data=list(data), headers=headers,
-                      timeout=timeout or self.timeout, allow_redirects=False)
+    def _asked_seldom(self, path: str) -> str:
+        """As :meth:`_remembered`; also that the router has no such call, which is empty.
+
+        Another router may have it: while a connection of that time lives, the router is the same.
+        """
+        asked, router = self._absent.get(path, (-_REMEMBER_ABSENT, 0))
+        if time.monotonic() < asked + _REMEMBER_ABSENT and router == self._http.unbroken() != 0:
+            return ""
+        said = self._remembered(path)
+        if said is None:
+            self._absent[path] = time.monotonic(), self._http.unbroken()
+        return said or ""
+
+    def _json(self, path: str, accept: str = "*/*") -> Any:
         try:
-            reply = _asked(ask)
-        except requests.ReadTimeout as error:
-            raise RouterBusy(f"the weave router at {self.address} did not answer in time") from error
-        except requests.RequestException as error:
-            raise RouterUnreachable(f"the weave router at {self.address} did not answer: {_cause(error)}") from error
-        if reply.status_code >= 300 and reply.status_code not in also:
-            raise RouterError(reply.text.strip() or f"the weave router answered {reply.status_code}")
-        return reply
+            return self._call("GET", path, accept=accept).json()
+        except ValueError as error:
+            raise RouterError(f"what answers at {self.address} is no weave router: its answer is not JSON") from error
 
+    def _call(self, method: str, path: str, *, also: Sequence[int] = (), form: Sequence[tuple[str, str]] = (),
+              accept: str = "*/*", timeout: float = 0) -> Answer:
+        headers = {"Accept": accept} | ({"Content-Type": _FORM} if form else {})
+        try:  # no call of the API does more the second time
+            answer = self._http.ask(method, path, timeout=timeout or self.timeout, headers=headers, repeatable=True,
+                                    body=urlencode(form).encode() if form else None)
+        except NoAnswer as error:
+            raise self._unanswered(error) from error
+        if answer.status >= 300 and answer.status not in also:
+            raise RouterError(answer.text.strip() or f"the weave router answered {answer.status}")
+        return answer
 
-def _asked(ask: Callable[[], requests.Response]) -> requests.Response:
-    """Ask, and once more if the connection was one that the router had just closed: asking twice changes nothing."""
-    try:
-        return ask()
-    except requests.ConnectionError as error:
-        cause = error.args[0] if error.args else None
-        if not isinstance(cause, ProtocolError):
-            raise
-    return ask()
+    def _unanswered(self, error: NoAnswer) -> RouterUnreachable:
+        if error.timed_out:
+            return RouterBusy(f"the weave router at {self.address} did not answer in time")
+        return RouterUnreachable(f"the weave router at {self.address} did not answer: {error.reason.lower()}")
 
 
 def _path(*parts: str) -> str:
     return "".join("/" + quote(part, safe=":") for part in parts)
 
-
-def _cause(error: Exception) -> str:
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
-    return "connection refused" if "refused" in str(error) else type(error).__name__

@@ -13,6 +13,7 @@ from pathlib import Path
 from aiohttp import web
 
 from weavemw.dockerapi.client import Docker, DockerClient
+from weavemw.dockerapi.hosts import Unix
 from weavemw.errors import SettingsError
 from weavemw.network import firewall
 from weavemw.network.netlink import ensure_bridge
@@ -27,6 +28,7 @@ from weavemw.router.service import RouterService, peer_name
 from weavemw.router.settings import RouterSettings, split_host_port
 from weavemw.router.store import Database, SqliteStore
 from weavemw.router.zone import Zone
+from weavemw.transport.http_client import HttpClient
 
 __all__ = ["RouterSettings", "run", "running"]
 
@@ -67,13 +69,17 @@ async def running(settings: RouterSettings, docker: Docker | None = None) -> Asy
         _prepare_host(settings)
         database = Database(settings.state_dir / _DATABASE)
         stack.callback(database.close)
-        service = _service(settings, database, docker or DockerClient(settings.docker_socket, timeout=_DOCKER_LIMIT))
+        service = _service(settings, database, docker or _docker(settings))
         stack.push_async_callback(service.close)
         if settings.dns:  # first: who is attached while DNS seems to be off gets no name
             await _serve_dns(settings, service, stack)
         address = await _serve_http(settings, service, stack)
         stack.callback(asyncio.create_task(_keep_open(settings)).cancel)
         yield address
+
+
+def _docker(settings: RouterSettings) -> DockerClient:
+    return DockerClient(HttpClient(Unix(settings.docker_socket)), timeout=_DOCKER_LIMIT)
 
 
 @contextmanager

@@ -50,3 +50,12 @@ def test_nothing_is_left_of_who_is_forgotten(names: AddedNames) -> None:
 def test_a_name_is_of_all_addresses_or_of_one(name: Added, addresses: object) -> None:
     """Without an address of its own it names those that the container has."""
     assert name.at((ALL,)) == addresses
+
+
+@pytest.mark.parametrize("damaged", [b"shop not-an-address", b" 10.32.0.1/24", b"\x00" * 20, b"\xff\xfe", b"a\x07b"])
+def test_a_damaged_line_costs_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: bytes) -> None:
+    """After a power failure, say: what can be read counts, what can't is logged."""
+    names = AddedNames(tmp_path)
+    (tmp_path / ID).write_bytes(b"shop\n" + damaged + b"\ntill 10.32.0.1/24\n")
+    assert [each.fqdn for each in names.of(ID)] == ["shop", "till"]
+    assert "is damaged" in caplog.text

@@ -122,6 +122,33 @@ def test_failure_while_undoing_hides_nothing(world, caplog):
     assert world.network.outside == {}
 
 
+def test_failure_of_the_undoing_itself_hides_nothing(world, caplog):
+    """If the interface can't be removed either, the first reason is what is raised, and the names go all the same."""
+    container = world.docker.run()
+    world.network.failures.update(commit=NetworkError("first"), undo=NetworkError("second"))
+    with pytest.raises(NetworkError, match="first"):
+        world.attachment.attach(container.id, (A,), ("web",))
+    assert "stays: second" in caplog.text
+    assert world.router.records == set()
+
+
+def test_names_that_can_not_be_read_hinder_no_attach(world, caplog):
+    """The container has its network, and its own name."""
+    container = world.docker.run()
+    (world.attachment.added.directory / container.id).mkdir(parents=True)
+    world.attachment.attach(container.id, (A,), ("web",))
+    assert world.router.records == {(container.id, A, "web")}
+    assert "can't be read" in caplog.text
+
+
+def test_container_that_is_gone_is_not_running(world):
+    """One that was removed before it could be attached is no error of Docker's."""
+    container = world.docker.run()
+    world.docker.containers.clear()
+    with pytest.raises(NotRunning, match="is not running"):
+        world.attachment.attach(container.id, (A,))
+
+
 def test_container_whose_end_the_daemon_has_not_noticed_is_not_running(world):
     """A process that is gone is no failure of the network: its end will be told."""
     container = world.docker.run()
@@ -291,6 +318,14 @@ def test_sweep_leaves_what_somebody_is_busy_with(swept):
     with ThreadPoolExecutor(1) as pool, swept.attachment.lock("2" * 64):
         assert pool.submit(swept.attachment.sweep).result(5) == Swept(interfaces=1, names=1, addresses=1)
     assert swept.attachment.sweep() == Swept(interfaces=1, names=1)
+
+
+def test_sweep_does_not_wait_for_who_is_busy_with_what_is_gone(swept):
+    """Its addresses go with the next sweep; those of others at once."""
+    swept.router.claim("8" * 64, ip_interface("10.32.0.8/24"))
+    with ThreadPoolExecutor(1) as pool, swept.attachment.lock("3" * 64):
+        assert pool.submit(swept.attachment.sweep).result(5).addresses == 1
+    assert swept.attachment.sweep().addresses == 1
 
 
 def test_sweep_leaves_what_started_meanwhile(swept):

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import multiprocessing
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from weavemw.attaching.locks import Busy, Locks
+from weavemw.errors import SettingsError
 
 
 def test_one_at_a_time(tmp_path):
@@ -91,3 +95,22 @@ def test_tidying_removes_what_the_dead_left_and_nothing_else(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ["alive"]
         assert isinstance(pool.submit(hold, tmp_path, "alive", 0).exception(), Busy)
     Locks(tmp_path / "never made").tidy()
+
+
+def test_what_fails_leaves_no_descriptor_open(tmp_path, monkeypatch):
+    """Neither a lock that the system refuses, nor a file that can't be removed."""
+    def refuses(*_):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    before = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", refuses)
+        with pytest.raises(SettingsError, match=f"can't lock a in {tmp_path}: no locks available"):
+            hold(tmp_path, "a", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuses)
+        hold(tmp_path, "a", 0)
+    (tmp_path / "b").mkdir()
+    Locks(tmp_path).tidy()
+    assert os.listdir("/proc/self/fd") == before
+    hold(tmp_path, "a", 0)

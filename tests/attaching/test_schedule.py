@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import queue
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from weavemw.attaching.schedule import Schedule
@@ -61,3 +63,45 @@ def test_tasks_that_are_due_at_once_need_no_order():
     for task in tasks:
         schedule.put(task)
     assert set(taken(schedule, 4)) == tasks
+
+
+def test_one_that_becomes_due_while_its_waiter_works_is_taken_by_another():
+    """Whoever takes a task leaves the waiting for the next one to others."""
+    schedule, got = Schedule(), queue.SimpleQueue()
+
+    def take():
+        while (task := schedule.take()) is not None:
+            got.put(task)
+            if task == "long":
+                waiting.wait(10)
+
+    waiting = threading.Event()
+    threads = [threading.Thread(target=take) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.02)
+    schedule.put("soon", 0.1)
+    schedule.put("long")
+    assert [got.get(timeout=5), got.get(timeout=5)] == ["long", "soon"]
+    waiting.set()
+    schedule.close()
+    for thread in threads:
+        thread.join(5)
+
+
+def test_many_tasks_and_threads():
+    """Each task is taken, whoever waits."""
+    schedule, got = Schedule(), queue.SimpleQueue()
+
+    def work():
+        while (task := schedule.take()) is not None:
+            got.put(task)
+            schedule.done(task)
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(8):
+            pool.submit(work)
+        for number in range(1000):
+            schedule.put(number, number % 7 / 500)
+        assert {got.get(timeout=10) for _ in range(1000)} == set(range(1000))
+        schedule.close()

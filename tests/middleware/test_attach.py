@@ -19,6 +19,10 @@ from weavemw.testing import FakeDocker, FakeRouter, RecordingNetwork
 A = ip_interface("10.32.0.1/24")
 
 
+def named(container):
+    return (f"web.{container.name}", *container.aliases)
+
+
 class World:
     """A daemon that starts containers, behind an Attacher (``app``) and an IpamClient around it (``both``)."""
 
@@ -44,7 +48,7 @@ class World:
 
     def request(self, app, container, path="start", **more):
         environ = EnvironBuilder(method="POST", path=f"/v1.41/containers/{container.name}/{path}").get_environ()
-        environ.update({DECISION: Attach(parse(""), container=container), NAMES: ("web.weave.local",), **more})
+        environ.update({DECISION: Attach(parse(""), container=container), NAMES: named, **more})
         body, status, headers = run_wsgi_app(app, environ)
         return status, dict(headers), b"".join(body)
 
@@ -66,7 +70,7 @@ def test_answer_comes_when_the_network_is_there(world, path):
     container = world.docker.create()
     assert world.start(container, path) == ("204 No Content", {"Server": "Docker"}, b"")
     assert world.is_attached(container)
-    assert world.router.records == {(container.id, A, "web.weave.local")}
+    assert world.router.records == {(container.id, A, f"web.{container.name}")}
 
 
 @pytest.mark.parametrize("status", ["301 Moved Permanently", "200 OK", "404 Not Found"])
@@ -130,6 +134,37 @@ def test_container_that_ended_meanwhile_was_started(world):
     container = world.docker.create()
     assert world.start(container)[0] == "204 No Content"
     assert world.network.outside == {}
+
+
+def test_container_that_is_gone_meanwhile_was_started(world):
+    """So does one with AutoRemove, which is gone by then."""
+    world.then = world.docker.die
+    container = world.docker.create(auto_remove=True)
+    assert world.start(container)[0] == "204 No Content"
+    assert world.docker.called("kill") == []
+
+
+def test_names_are_those_of_the_container_that_is_attached(world):
+    """An alias or a name that it was given since the decision counts: no event will tell of it after the start."""
+    container = world.docker.create()
+
+    def meanwhile(container_id):
+        world.docker.connect(container_id, "shop.weave.local")
+        world.docker.rename(container_id, "new")
+
+    world.then = meanwhile
+    world.start(container)
+    assert {name for _, _, name in world.router.records} == {"web.new", "shop.weave.local"}
+
+
+def test_what_failed_keeps_its_addresses_if_it_can_not_be_killed(world):
+    """They are in use as long as it has a process, and as long as nobody knows."""
+    world.network.failures["prepare"] = NetworkError("no")
+    world.docker.failures["kill"] = DockerUnreachable("gone")
+    container = world.docker.create()
+    with pytest.raises(NetworkError):
+        world.request(world.both, container)
+    assert world.router.owners == {container.id: (A,)}
 
 
 def test_refusal_that_fails_is_logged(world, caplog):

@@ -131,7 +131,7 @@ def test_dns_that_is_insisted_on(router: FakeRouter, daemon: Any, ask: Any) -> N
 def test_names_are_left_for_the_attach(router: FakeRouter, daemon: Any, ask: Any, path: str) -> None:
     """A start says under which names the container is to be found."""
     ask(DnsInjector(daemon, router=router), "POST", path, **attach(WEB))
-    assert daemon.request.environ[context.NAMES] == ("web.weave.local",)
+    assert daemon.request.environ[context.NAMES](WEB) == ("web.weave.local",)
     assert daemon.request.body == b""
 
 

@@ -128,6 +128,31 @@ def test_auto_remove_is_ours_if_it_never_started(world, fields, has_run, is_remo
     assert (container.id not in world.docker.containers) is is_removed
 
 
+def test_what_others_started_meanwhile_keeps_what_it_has(world):
+    """A start of a container that was new when that was decided, and runs by now, takes nothing from it if it fails."""
+    container = world.docker.create(auto_remove=True)
+    world.start(container)
+    world.docker.start(container.id)
+    world.status = "500 Internal Server Error"
+    world.start(container)
+    world.router.failures["allocate"] = RouterError("full")
+    with pytest.raises(RouterError, match="full"):
+        world.start(container)
+    assert world.docker.containers[container.id].running
+    assert world.router.owners == {container.id: (A,)}
+
+
+def test_who_has_the_address_is_named(world):
+    """By name and short id, in the router's sentence: nobody knows a container by 64 digits."""
+    owner = world.docker.run(name="db")
+    world.router.claim(owner.id, B)
+    world.router.claim("9" * 64, A)
+    with pytest.raises(RouterError, match=rf"address 10.2.1.1/24 is already owned by db \({owner.short_id}\)$"):
+        world.start(world.docker.create(), "10.2.1.1/24")
+    with pytest.raises(RouterError, match=r"is already owned by 999999999999$"):
+        world.start(world.docker.create(), "10.32.0.1/24")
+
+
 def test_removal_that_fails_is_logged(world, caplog):
     """The reason for the refusal is what the client hears, whatever became of the container."""
     container = world.docker.create(auto_remove=True)

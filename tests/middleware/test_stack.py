@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 
 from weavemw import context
+from weavemw.attaching.attachment import Attachment
+from weavemw.attaching.locks import Locks
+from weavemw.middleware.attach import Attacher
 from weavemw.middleware.cidr import CidrParser
 from weavemw.middleware.dns import DnsInjector
 from weavemw.middleware.entrypoint import EntrypointWrapper
 from weavemw.middleware.errors import ErrorResponder
 from weavemw.middleware.inspect import InspectRewriter
-from weavemw.testing import FakeDocker, FakeRouter
+from weavemw.middleware.ipam import IpamClient
+from weavemw.testing import FakeDocker, FakeRouter, RecordingNetwork
 
 
 @pytest.fixture
@@ -76,5 +80,22 @@ def test_start(stack: Any, daemon: Any, docker: FakeDocker, ask: Any) -> None:
     ask(stack, "POST", "/v1.41/containers/web/start", CONTENT_LENGTH="0")
     environ = daemon.request.environ
     assert environ[context.DECISION].container == container
-    assert environ[context.NAMES] == ("web.weave.local",)
+    assert environ[context.NAMES](container) == ("web.weave.local",)
     assert daemon.request.body == b""
+
+
+def test_what_a_start_costs(daemon: Any, docker: FakeDocker, router: FakeRouter, ask: Any, tmp_path: Path,
+                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """One lock; an inspect to decide, one after the start, one that guards the namespace; one call for each fact."""
+    attachment = Attachment(docker=docker, router=router, network=RecordingNetwork(), run_dir=tmp_path)
+    attacher = Attacher(daemon, attachment=attachment)
+    app = CidrParser(DnsInjector(IpamClient(attacher, attachment=attachment), router=router), docker=docker)
+    container, locks, hold = docker.create(name="web"), [], Locks.hold
+    monkeypatch.setattr(Locks, "hold", lambda *arguments: locks.append(arguments[1]) or hold(*arguments))
+    daemon.status, daemon.body = "204 NO CONTENT", b""
+    attacher.app = lambda *arguments: docker.start(container.id) and daemon(*arguments)
+    ask(app, "POST", "/v1.41/containers/web/start", CONTENT_LENGTH="0")
+    assert [name for name, *_ in docker.calls] == ["inspect"] * 3
+    assert locks == [container.id]
+    calls = [call for call in router.calls if call[0] != "addresses"]  # the fake allocator asks that itself
+    assert [name for name, *_ in calls] == ["dns_address", "domain", "default_subnet6", "allocate", "register"]

@@ -7,6 +7,7 @@ nobody could derive from the container is kept here, in a file for each containe
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from pathlib import Path
 from weavemw.network.addresses import Interface
 
 __all__ = ["Added", "AddedNames"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,10 @@ class Added:
 
     @classmethod
     def read(cls, line: str) -> Added:
-        """Read what ``str`` gave."""
+        """Read what ``str`` gave. Raises ValueError."""
         fqdn, _, address = line.partition(" ")
+        if not fqdn or not fqdn.isprintable() or "\ufffd" in fqdn:
+            raise ValueError("it is no name")
         return cls(fqdn, ip_interface(address) if address else None)
 
     def at(self, addresses: Iterable[Interface]) -> tuple[Interface, ...]:
@@ -55,10 +60,10 @@ class AddedNames:
     def of(self, container_id: str) -> tuple[Added, ...]:
         """A container's, in the order in which they were added."""
         try:
-            text = (self.directory / container_id).read_text(encoding="utf-8")
+            text = (self.directory / container_id).read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return ()
-        return tuple(map(Added.read, text.splitlines()))
+        return tuple(one for line in text.splitlines() if (one := _read(line, container_id)))
 
     def add(self, container_id: str, names: Iterable[Added]) -> None:
         """Keep these as well."""
@@ -88,4 +93,13 @@ class AddedNames:
         temporary = self.directory / f"{container_id}.{os.getpid()}"
         temporary.write_text("".join(lines), encoding="utf-8")
         temporary.replace(self.directory / container_id)
+        return None
+
+
+def _read(line: str, container_id: str) -> Added | None:
+    """A line of a file; ``None``, and that is logged, for one that was damaged: the others are still good."""
+    try:
+        return Added.read(line)
+    except ValueError as error:
+        _log.warning("a name that was given to container %s is lost: its file is damaged: %s", container_id[:12], error)
         return None

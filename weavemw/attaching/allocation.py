@@ -32,14 +32,26 @@ def still_there() -> bool:
     return False
 
 
+def has_run(container: Container) -> bool:
+    """Whether it was ever started (before, StartedAt is Go's zero time)."""
+    return bool(container.started_at) and not container.started_at.startswith("0001-")
+
+
+def never_ran(container: Container) -> bool:
+    """Whether it was never started, as far as this is known."""
+    return not has_run(container)
+
+
 def allocate(router: Router, container: Container, wanted: Iterable[Wanted], *, timeout: float,
-             client_gone: Callable[[], bool] = still_there) -> Lease:
+             client_gone: Callable[[], bool] = still_there,
+             never_ran: Callable[[Container], bool] = never_ran) -> Lease:
     """Everything that is wanted, in that order, and what the container holds besides; asked again: the same.
 
     A router that can't make up its mind (its peers have not agreed) has
     ``timeout`` seconds, one that can't be reached a few. Raises
     :class:`~weavemw.errors.RouterError` with the reason, and
-    :class:`~weavemw.errors.ClientGone`; then nothing new is held.
+    :class:`~weavemw.errors.ClientGone`; then nothing new is held. What others made of the container meanwhile is
+    what ``never_ran`` says then.
     """
     ask = partial(_patiently, container=container, deadline=time.monotonic() + timeout, client_gone=client_gone)
     try:
@@ -47,7 +59,7 @@ def allocate(router: Router, container: Container, wanted: Iterable[Wanted], *, 
         if has_run(container):
             addresses += ask(partial(router.addresses, container.id))
     except BaseException:
-        if not has_run(container):
+        if never_ran(container):
             give_back(router, container.id)
         raise
     found = tuple(dict.fromkeys(addresses))
@@ -61,11 +73,6 @@ def give_back(router: Router, container_id: str, addresses: Iterable[Interface] 
             router.release(container_id, address)
     except RouterError as error:
         _log.warning("container %s: its addresses stay at the router: %s", container_id[:12], error)
-
-
-def has_run(container: Container) -> bool:
-    """Whether it was ever started (before, StartedAt is Go's zero time)."""
-    return bool(container.started_at) and not container.started_at.startswith("0001-")
 
 
 def _each(router: Router, container_id: str, wanted: Wanted) -> tuple[Interface, ...]:

@@ -18,12 +18,12 @@ from pathlib import Path
 
 from weavemw.attaching import allocation
 from weavemw.attaching.added_names import Added, AddedNames
-from weavemw.attaching.decision import Lease
+from weavemw.attaching.decision import Lease, Names
 from weavemw.attaching.hostnames import folded
 from weavemw.attaching.locks import Busy, Locks
 from weavemw.dockerapi.client import Docker
 from weavemw.dockerapi.container import Container
-from weavemw.errors import Conflict, DockerError, NetworkError, RouterError, WeaveError
+from weavemw.errors import Conflict, DockerError, DockerUnreachable, NetworkError, RouterError, WeaveError
 from weavemw.network import hosts
 from weavemw.network.addresses import Interface, Wanted
 from weavemw.network.plan import WEAVE_DNS, HostInterface, Namespace, Network, Plan, ProcessEnded, orphans
@@ -82,7 +82,8 @@ class Attachment:
                  client_gone: Callable[[], bool] = allocation.still_there) -> Lease:
         """Addresses for the container; see :func:`weavemw.attaching.allocation.allocate`."""
         with self.tally.failing(ALLOCATE_FAILURES, WeaveError), self.tally.timing(ALLOCATE):
-            return allocation.allocate(self.router, container, wanted, timeout=timeout, client_gone=client_gone)
+            return allocation.allocate(self.router, container, wanted, timeout=timeout, client_gone=client_gone,
+                                       never_ran=self.never_ran)
 
     def give_back(self, container_id: str, addresses: Iterable[Interface]) -> None:
         """Give back addresses of a start that failed."""
@@ -95,9 +96,15 @@ class Attachment:
         keeps its interface; then the answer is ``False``. Raises
         :class:`NotRunning` and other :class:`~weavemw.errors.WeaveError`.
         """
-        with self.tally.failing(ATTACH_FAILURES, WeaveError, NotRunning), self.lock(container_id), \
+        known = tuple(names)
+        with self.lock(container_id):
+            return self.attach_held(container_id, addresses, lambda _: known)
+
+    def attach_held(self, container_id: str, addresses: Sequence[Interface], names_for: Names) -> bool:
+        """:meth:`attach` for who holds the container's lock, with the names of the container that is attached."""
+        with self.tally.failing(ATTACH_FAILURES, WeaveError, NotRunning), \
                 self._namespace(container_id) as (container, namespace):
-            found = namespace.ethwe()
+            names, found = tuple(names_for(container)), namespace.ethwe()
             if found is None or not found.attached:
                 self._attach(container, namespace, self._plan(container, addresses), names)
                 return True
@@ -105,6 +112,23 @@ class Attachment:
                 namespace.readdress(addresses)
             self._name(container, addresses, names)
             return False
+
+    def never_ran(self, container: Container) -> bool:
+        """Whether it has never run, by now; one that Docker can't be asked about may have."""
+        if allocation.has_run(container):
+            return False
+        try:
+            now = self._existing(container.id)
+        except (DockerError, DockerUnreachable):
+            return False
+        return now is None or not allocation.has_run(now)
+
+    def may_run(self, container_id: str) -> bool:
+        """Whether it has a process; one that Docker can't be asked about may have."""
+        try:
+            return self._is_alive(container_id)
+        except (DockerError, DockerUnreachable):
+            return True
 
     def is_attached(self, container: Container) -> bool:
         """Whether ``ethwe`` is there and up, as the wait program sees it; not so if there is nothing to look into."""
@@ -139,11 +163,11 @@ class Attachment:
 
     def names_by_hand(self, container_id: str) -> tuple[str, ...]:
         """The names that were given to the container by hand."""
-        return tuple(one.fqdn for one in self.added.of(container_id))
+        return tuple(one.fqdn for one in self._added(container_id))
 
     def restore_names(self, container_id: str) -> None:
         """Register what was given by hand to a running container that is not attached."""
-        for one in self.added.of(container_id):
+        for one in self._added(container_id):
             self._register(container_id, [(address, one.fqdn) for address in one.at(())])
 
     def detach(self, container_id: str) -> bool:
@@ -202,14 +226,14 @@ class Attachment:
             return None
 
     def _running(self, container_id: str) -> Container:
-        container = self.docker.inspect(container_id)
-        if not container.is_alive:
-            raise NotRunning(f"container {container.short_id} is not running")
+        container = self._existing(container_id)
+        if container is None or not container.is_alive:
+            raise NotRunning(f"container {container_id[:12]} is not running")
         return container
 
     def _is_still(self, container: Container) -> bool:
-        now = self.docker.inspect(container.id)
-        return (now.pid, now.started_at) == (container.pid, container.started_at)
+        now = self._existing(container.id)
+        return now is not None and (now.pid, now.started_at) == (container.pid, container.started_at)
 
     def _plan(self, container: Container, addresses: Sequence[Interface]) -> Plan:
         return Plan(container.id, tuple(addresses), self.multicast_route, dns_route=str(WEAVE_DNS.ip) in container.dns)
@@ -227,11 +251,10 @@ class Attachment:
         _log.info("attached container %s (%s): %s", container.short_id, container.name, addresses)
 
     def _undo(self, container: Container, namespace: Namespace) -> None:
-        try:
+        with _logged(f"the interface of container {container.short_id} stays", NetworkError):
             namespace.undo()
-        finally:
-            with _logged(f"names of container {container.short_id} stay", RouterError):
-                self.router.deregister(container.id)
+        with _logged(f"names of container {container.short_id} stay", RouterError):
+            self.router.deregister(container.id)
 
     def _name(self, container: Container, addresses: Sequence[Interface],
               names: Iterable[str]) -> list[tuple[Interface, str]]:
@@ -239,9 +262,17 @@ class Attachment:
         if self.rewrite_hosts:
             hosts.rewrite(container, addresses, known)
         own = (Added(name) for name in known)
-        wanted = [(address, one.fqdn) for one in (*own, *self.added.of(container.id)) for address in one.at(addresses)]
+        wanted = [(address, one.fqdn) for one in (*own, *self._added(container.id)) for address in one.at(addresses)]
         self._register(container.id, wanted)
         return wanted
+
+    def _added(self, container_id: str) -> tuple[Added, ...]:
+        """Names given by hand; where they can't be read, the container has its network all the same."""
+        try:
+            return self.added.of(container_id)
+        except OSError as error:
+            _log.warning("names that were given to container %s can't be read: %s", container_id[:12], error)
+            return ()
 
     def _register(self, container_id: str, wanted: Iterable[tuple[Interface, str]]) -> None:
         for address, name in wanted:
@@ -277,9 +308,15 @@ class Attachment:
     def _sweep_addresses(self) -> int:
         owners = {one for one in (*self.router.owned(), *self.added.owners()) if is_container_id(one)}
         gone = owners.difference(self.docker.container_ids(everything=True))
-        for container_id in gone:
-            self.release(container_id)
-        return len(gone)
+        return sum(map(self._release_what_is_gone, gone))
+
+    def _release_what_is_gone(self, container_id: str) -> bool:
+        try:
+            with self.lock(container_id, timeout=0):
+                self.release(container_id)
+        except Busy:
+            return False
+        return True
 
     @contextlib.contextmanager
     def _orphaned(self, container_id: str) -> Iterator[bool]:
@@ -291,12 +328,16 @@ class Attachment:
             yield False
 
     def _is_alive(self, container_id: str) -> bool:
+        container = self._existing(container_id)
+        return container is not None and container.is_alive
+
+    def _existing(self, container_id: str) -> Container | None:
         try:
-            return self.docker.inspect(container_id).is_alive
+            return self.docker.inspect(container_id)
         except DockerError as error:
             if error.status != 404:
                 raise
-            return False
+            return None
 
 
 def is_container_id(owner: str) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface
 
 from weavemw.dockerapi.container import Container
 from weavemw.network.addresses import Wanted
 
-__all__ = ["Attach", "Decision", "Lease", "LeaveAlone"]
+__all__ = ["Attach", "Decision", "Lease", "LeaveAlone", "Names"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,9 @@ class LeaveAlone:
 
 
 Decision = Attach | LeaveAlone
+
+#: The names by which a container is to be found, as it is when it is attached: it may have got others meanwhile.
+Names = Callable[[Container], Iterable[str]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from weavemw.errors import Conflict
+from weavemw.errors import Conflict, SettingsError
 from weavemw.ops import files
 
 __all__ = ["Busy", "Locks"]
@@ -33,7 +33,8 @@ class Locks:
     def hold(self, name: str, timeout: float = 0.0) -> Iterator[None]:
         """Hold the lock; again within the same thread is fine.
 
-        Raises :class:`Busy` if it is not to be had within ``timeout`` seconds.
+        Raises :class:`Busy` if it is not to be had within ``timeout`` seconds, and
+        :class:`~weavemw.errors.SettingsError` where there is no right or room for it.
         """
         mine: set[str] = self._held.__dict__.setdefault("names", set())
         if name in mine:
@@ -49,18 +50,25 @@ class Locks:
     def tidy(self) -> None:
         """Remove the files of those who died while they held a lock."""
         for name in os.listdir(self.directory) if self.directory.is_dir() else ():
-            with contextlib.suppress(Busy), self.hold(name):
+            with contextlib.suppress(Busy, SettingsError), self.hold(name):
                 pass
 
     @contextlib.contextmanager
     def _locked(self, name: str, timeout: float) -> Iterator[None]:
-        files.directory(self.directory, 0o700)
-        path = self.directory / name
-        descriptor = files.lock(path, timeout)
-        if descriptor is None:
-            raise Busy(f"{name[:12]} is being started, attached or detached by somebody else")
+        descriptor = self._wait_for(name, timeout)
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)  # while it is held: whoever waits for this file sees that it's not the one
+            with contextlib.suppress(OSError):  # a file that stays hinders nobody, and is tidied away
+                os.unlink(self.directory / name)  # while it is held: who waits for this file sees that it's not the one
             os.close(descriptor)
+
+    def _wait_for(self, name: str, timeout: float) -> int:
+        files.directory(self.directory, 0o700)
+        try:
+            descriptor = files.lock(self.directory / name, timeout)
+        except OSError as error:
+            raise SettingsError(f"can't lock {name[:12]} in {self.directory}: {error.strerror}") from error
+        if descriptor is None:
+            raise Busy(f"{name[:12]} is being started, attached or detached by somebody else")
+        return descriptor

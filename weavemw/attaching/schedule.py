@@ -30,7 +30,7 @@ class Schedule(Generic[K]):
         due = self._clock() + delay
         with self._changed:
             self._due[task] = min(due, self._due.get(task, due))
-            self._changed.notify_all()
+            self._changed.notify()
 
     def take(self) -> K | None:
         """Wait for a task that is due, and take it; ``None`` once the schedule is closed."""
@@ -41,6 +41,7 @@ class Schedule(Generic[K]):
                 if task is not None and wait is not None and wait <= 0:
                     del self._due[task]
                     self._taken.add(task)
+                    self._changed.notify()  # somebody else has to wait for the next one
                     return task
                 self._changed.wait(wait)
         return None
@@ -49,7 +50,7 @@ class Schedule(Generic[K]):
         """The task that was taken may be taken again."""
         with self._changed:
             self._taken.discard(task)
-            self._changed.notify_all()
+            self._changed.notify()
 
     def close(self) -> None:
         """Let every :meth:`take` end."""

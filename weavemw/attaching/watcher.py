@@ -47,6 +47,7 @@ from typing import Any
 
 from weavemw.attaching.attachment import Attachment
 from weavemw.attaching.locks import Busy
+from weavemw.attaching.owners import with_names
 from weavemw.attaching.reasons import Reason, Reasons
 from weavemw.attaching.schedule import Schedule
 from weavemw.attaching.settling import Settler
@@ -240,7 +241,7 @@ class Watcher:
         except Busy:
             self._schedule.put(task, _BUSY_AGAIN)
         except WeaveError as error:
-            self._failed(task, str(error))
+            self._failed(task, with_names(error.message, self.docker))
         else:
             self._succeeded(task)
 

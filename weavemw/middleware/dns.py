@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from weavemw import context
@@ -70,7 +71,7 @@ class DnsInjector:
     def _inject(self, environ: WSGIEnvironment, call: Call, decision: Attach, address: str,
                 domain: str) -> None:
         if decision.container:
-            environ[context.NAMES] = hostnames.names_for(decision.container, domain)
+            environ[context.NAMES] = partial(hostnames.names_for, domain=domain)
             if call.name == "container_start" and call.is_older_than("1.24"):
                 self._on_old_start(environ, decision.container.hostname, address, domain)
         else:

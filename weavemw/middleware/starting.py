@@ -13,11 +13,7 @@ from weavemw.dockerapi.container import Container
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["ALREADY_STARTED", "STARTED", "container_of", "to_attach"]
-
-#: The daemon's answers after which the container runs; a redirect (to a cleaned path) is not among them.
-ALREADY_STARTED = 304
-STARTED = (204, ALREADY_STARTED)
+__all__ = ["container_of", "to_attach"]
 
 _STARTS = ("container_start", "container_restart")
 

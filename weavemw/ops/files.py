@@ -101,10 +101,14 @@ def _locked(path: Path) -> int | None:
     descriptor = open_private(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is_at(descriptor, path):
-            return descriptor
+        is_held = _is_at(descriptor, path)
     except BlockingIOError:
-        pass
+        is_held = False
+    except BaseException:
+        os.close(descriptor)
+        raise
+    if is_held:
+        return descriptor
     os.close(descriptor)
     return None
 

@@ -8,7 +8,7 @@ import os
 import sys
 
 from weavemw.errors import WeaveError
-from weavemw.serving import program
+from weavemw.serving import program, worker
 from weavemw.settings import Settings
 
 try:
@@ -17,4 +17,4 @@ try:
 except WeaveError as error:
     sys.exit(f"weave: {error.message}")
 
-locals().update(program.options(_settings))
+locals().update(worker.options(_settings))

@@ -18,10 +18,10 @@ from fakedaemon import FakeDaemon, Request
 
 _PROXY = """
 import json, sys
-from weavemw.serving import program
+from weavemw.serving import program, worker
 from weavemw.settings import Settings
 
-program._start_watching = lambda settings, worker: None
+worker._start_watching = lambda settings, worker: None
 program.serve(Settings.from_mapping(json.loads(sys.argv[1])))
 """
 _IMAGE = json.dumps({"Id": "i1", "Config": {"Cmd": ["sh"], "Env": ["PATH=/bin"]}}).encode()

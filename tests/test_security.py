@@ -88,6 +88,9 @@ _DISGUISES = {
     "no length, in HTTP/1.0": _post("/containers/create", _BODY, line="POST {} HTTP/1.0"),
     "an underscore for a dash": _post("/containers/create", _BODY, "Transfer_Encoding: chunked", "Content_Length: 3"),
     "behind another request": b"GET /version HTTP/1.1\r\nHost: docker\r\n\r\n" + _post(),
+    "a folded header": _post("/containers/create", _BODY, "X: a\r\n Transfer-Encoding: chunked"),
+    "bare line feeds": _post().replace(b"\r\n", b"\n"),
+    "too many headers": _post("/containers/create", _BODY, *[f"X-{n}: y" for n in range(2000)]),
 }
 
 
@@ -113,10 +116,8 @@ _AMBIGUOUS = {
     "two codings": _post("/containers/create", _chunked(_BODY), "Transfer-Encoding: chunked, identity", length=False),
     "chunks twice": _post("/containers/create", _chunked(_BODY), _TE, _TE, length=False),
     "a space before the colon": _post("/containers/create", _chunked(_BODY), "Transfer-Encoding : chunked"),
-    "a folded header": _post("/containers/create", _BODY, "X: a\r\n Transfer-Encoding: chunked"),
     "a bare CR": _post("/containers/create", _BODY, "X: a\rTransfer-Encoding: chunked"),
     "a NUL": _post("/containers/create", _BODY, "X: a\0b"),
-    "bare line feeds": _post().replace(b"\r\n", b"\n"),
     "a space in the target": _post("/containers/create HTTP/1.1 x"),
     "a NUL in the target": _post("/containers/\0create"),
     "HTTP/0.9": b"POST /containers/create\r\n\r\n" + _BODY,
@@ -128,7 +129,6 @@ _AMBIGUOUS = {
     "a body that is shorter than it says": _post("/containers/create", _BODY, "Content-Length: 9999", length=False),
     "a body that is too large": _post("/containers/create", b"{", f"Content-Length: {64 << 20}", length=False),
     "a head that is too large": _post("/containers/create", _BODY, "X: " + "y" * (3 << 20)),
-    "too many headers": _post("/containers/create", _BODY, *[f"X-{n}: y" for n in range(2000)]),
     "JSON that is too deep": _post(body=b'{"Image":"busybox","x":' + b"[" * 100_000),
 }
 

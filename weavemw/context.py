@@ -1,19 +1,20 @@
 """What one middleware leaves for another in ``environ``: every key, its type, who writes it.
 
-=======================  ==============================  ========================================
-key                      type                            written by
-=======================  ==============================  ========================================
-``weavemw.call``         ``routes.Call | None``          whoever asks first (`routes.call_of`)
-``weavemw.body``         ``payload.Body``                whoever asks first (`payload.body_of`)
-``weavemw.decision``     ``decision.Decision``           CidrParser, on create, start and restart
-``weavemw.names``        ``decision.Names``              DnsInjector, on start and restart
-``weavemw.lease``        ``decision.Lease``              IpamClient, on start and restart
-``weavemw.start``        ``starting.Start``              IpamClient, on start and restart
-``weavemw.headers``      ``list[tuple[str, str]]``       hijack: the request's headers as sent
-``weavemw.handover``     ``hijack.Offer``                hijack: the offer to take the connection
-``weavemw.client_gone``  ``Callable[[], bool]``          hijack: whether the client has left
-``weavemw.request_id``   ``str``                         ErrorResponder, for logs
-=======================  ==============================  ========================================
+=======================  ===========================  ========================================
+key                      type                         written by
+=======================  ===========================  ========================================
+``weavemw.call``         ``routes.Call | None``       whoever asks first (`routes.call_of`)
+``weavemw.body``         ``payload.Body``             whoever asks first (`payload.body_of`)
+``weavemw.decision``     ``decision.Decision``        CidrParser, on create, start and restart
+``weavemw.names``        ``decision.Names``           DnsInjector, on start and restart
+``weavemw.lease``        ``decision.Lease``           IpamClient, on start and restart
+``weavemw.start``        ``starting.Start``           IpamClient, on start and restart
+``weavemw.headers``      ``list[tuple[str, str]]``    hijack: the request's headers as sent
+``weavemw.connection``   ``hijack.ClientConnection``  a server that gives its connections away
+``weavemw.handover``     ``hijack.Offer``             hijack: the offer to take the connection
+``weavemw.client_gone``  ``Callable[[], bool]``       hijack: whether the client has left
+``weavemw.request_id``   ``str``                      ErrorResponder, for logs
+=======================  ===========================  ========================================
 
 A missing key means that nobody upstream had anything to say: each middleware
 then passes the request on untouched.
@@ -21,7 +22,8 @@ then passes the request on untouched.
 
 from __future__ import annotations
 
-__all__ = ["BODY", "CALL", "CLIENT_GONE", "DECISION", "HANDOVER", "HEADERS", "LEASE", "NAMES", "REQUEST_ID", "START"]
+__all__ = ["BODY", "CALL", "CLIENT_GONE", "CONNECTION", "DECISION", "HANDOVER", "HEADERS", "LEASE", "NAMES",
+           "REQUEST_ID", "START"]
 
 CALL = "weavemw.call"
 BODY = "weavemw.body"
@@ -33,3 +35,4 @@ HEADERS = "weavemw.headers"
 CLIENT_GONE = "weavemw.client_gone"
 REQUEST_ID = "weavemw.request_id"
 HANDOVER = "weavemw.handover"
+CONNECTION = "weavemw.connection"

@@ -24,6 +24,7 @@ __all__ = [
     "NetworkError",
     "NoAnswer",
     "PayloadTooLarge",
+    "RequestTimeout",
     "RouterBusy",
     "RouterError",
     "RouterUnreachable",
@@ -62,6 +63,12 @@ class Forbidden(WeaveError):
     """A request that a web page made a browser send."""
 
     status = 403
+
+
+class RequestTimeout(WeaveError):
+    """A request that makes no progress."""
+
+    status = 408
 
 
 class PayloadTooLarge(WeaveError):

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import socket
+from typing import Any, cast
+
 import pytest
 
 from weavemw.dockerapi.hosts import is_allowed, networks
 from weavemw.errors import SettingsError
 from weavemw.serving import exposure
+from weavemw.serving.admission import Admission
+from weavemw.serving.tls_front import Front
 from weavemw.settings import Settings
 
 
@@ -33,3 +38,31 @@ def test_what_is_said_of_an_open_port(given: dict[str, object], said: str) -> No
     warning = exposure.open_to_all(Settings.from_mapping(given))
     assert said in warning
     assert bool(warning) is bool(said)
+
+
+class RecordingFront:
+    """Takes connections, and like the real one has the length of none at first."""
+
+    def __init__(self) -> None:
+        self.added: list[socket.socket] = []
+
+    def __len__(self) -> int:
+        return 0
+
+    def add(self, client: socket.socket, connected: Any, lost: Any) -> None:
+        self.added.append(client)
+
+
+@pytest.mark.parametrize(("address", "with_tls", "adopted", "fronted"), [
+    ("10.0.0.1", False, 1, 0), ("10.0.0.1", True, 0, 1), ("11.0.0.1", False, 0, 0), ("11.0.0.1", True, 0, 0),
+])
+def test_who_gets_in(address: str, with_tls: bool, adopted: int, fronted: int) -> None:
+    """By address first; with TLS nothing is served that has not come through it."""
+    front, served = RecordingFront(), []
+    admission = Admission(lambda client, _: served.append(client), allowed=networks(["10.0.0.0/8"]),
+                          front=cast(Front, front) if with_tls else None)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        admission(ours, (address, 1))
+        assert (len(served), len(front.added)) == (adopted, fronted)
+        assert (ours.fileno() == -1) is (not adopted and not fronted)

@@ -25,7 +25,7 @@ from weavemw.settings import Settings
 #: The proxy with an app in place of its stack, and nothing to watch.
 _PROXY = """
 import json, sys
-from weavemw.serving import program
+from weavemw.serving import program, worker
 from weavemw.settings import Settings
 
 def app(environ, start_response):
@@ -36,7 +36,7 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
 
-program._start_watching = lambda settings, worker: None
+worker._start_watching = lambda settings, worker: None
 program.serve(Settings.from_mapping(json.loads(sys.argv[1])), lambda: app)
 """
 
@@ -145,9 +145,9 @@ def test_it_takes_up_its_configuration_again_without_closing_its_listeners(start
 
 @pytest.mark.root
 @pytest.mark.parametrize(("request_", "status", "message"), [
-    pytest.param(b"GARBAGE\r\n\r\n", 400, "Invalid HTTP request line: 'GARBAGE'", id="no HTTP"),
+    pytest.param(b"GARBAGE\r\n\r\n", 400, "malformed HTTP request", id="no HTTP"),
     pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * (2 << 20) + b"\r\n\r\n", 431,
-                 "limit request headers fields size", id="a header that is too large"),
+                 "Request Header Fields Too Large", id="a header that is too large"),
     pytest.param(b"GET /fails HTTP/1.1\r\nHost: a\r\n\r\n", 500, "the weave proxy failed; its log says why",
                  id="a mistake of our own"),
 ])

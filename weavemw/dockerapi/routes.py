@@ -34,7 +34,7 @@ from weavemw.context import CALL
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["Call", "call_of", "drop_from_query", "find", "path_of", "query_of", "target_of"]
+__all__ = ["Call", "call_of", "drop_from_query", "find", "origin_form", "path_of", "query_of", "target_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,18 @@ class Call:
         """The container's id or name, empty for calls that name none in their path."""
         return self.id if self.kind == "container" or self.name == "exec_create" else ""
 
+    @property
+    def has_small_body(self) -> bool:
+        """Whether its body is a document that is read whole, and no stream."""
+        return self.answers_shortly or self.name in _DOCUMENTS
+
     def is_older_than(self, version: str) -> bool:
         """Whether the request asks for an API version below this one; without a version it asks for the newest."""
         return bool(self.version) and _parts(self.version) < _parts(version)
 
 
+#: Calls that may take long, but whose body is a small document.
+_DOCUMENTS = frozenset({"container_start", "container_restart", "container_commit", "exec_start"})
 _SHORT, _LONG = True, False
 
 # Method, path (the first * is the id), name, whether it is answered shortly.
@@ -193,13 +200,16 @@ def drop_from_query(environ: WSGIEnvironment, name: str, unwanted: Callable[[str
 def target_of(environ: WSGIEnvironment) -> str:
     """The request target as it is forwarded: the client's own bytes, in origin form (RFC 9112 section 3.2)."""
     raw: str = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
-    if raw.startswith("/") or raw == "*":
-        return raw
-    if "://" in raw:
-        return _after_authority(raw.partition("://")[2])
+    if raw:
+        return origin_form(raw)
     query = environ.get("QUERY_STRING")
     path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")
     return quote(path, safe="/:@!$&'()*+,;=~") + (f"?{query}" if query else "")
+
+
+def origin_form(target: str) -> str:
+    """A request's target without scheme and authority, if it has them."""
+    return target if target.startswith("/") or "://" not in target else _after_authority(target.partition("://")[2])
 
 
 def _after_authority(rest: str) -> str:

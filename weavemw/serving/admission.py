@@ -1,4 +1,4 @@
-"""Who gets in at a TCP listener: by address, then by TLS. For gunicorn's threaded worker."""
+"""Who gets in at a TCP listener: by address, then by TLS."""
 
 from __future__ import annotations
 
@@ -7,51 +7,33 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from gunicorn.workers.gthread import TConn, ThreadWorker
-
 from weavemw.dockerapi.hosts import Network, is_allowed
 from weavemw.serving.tls_front import Front
 
-__all__ = ["AdmittingWorker"]
+__all__ = ["Admission"]
 
 log = logging.getLogger(__name__)
 
-class AdmittingWorker(ThreadWorker):
-    """gunicorn's gthread worker; its TCP listeners ask for an address of ``allowed`` and for TLS by ``front``.
+Adopt = Callable[[socket.socket, Any], None]
 
-    Unix sockets are as ever: the file system says who may connect.
+
+class Admission:
+    """Lets those in whose address is in ``allowed`` (anybody, if that is empty), and by ``front``, if there is one.
+
+    Unix sockets don't come here: the file system says who may connect.
     """
 
-    allowed: tuple[Network, ...] = ()
-    front: Front | None = None
+    def __init__(self, adopt: Adopt, *, allowed: tuple[Network, ...] = (), front: Front | None = None) -> None:
+        self._adopt = adopt
+        self._allowed = allowed
+        self._front = front
 
-    def accept(self, listener: socket.socket) -> None:
-        """Accept a connection, and serve it as soon as it may be."""
-        if listener.family == socket.AF_UNIX or (not self.allowed and self.front is None):
-            accept: Callable[[socket.socket], None] = super().accept
-            accept(listener)
-            return
-        try:
-            client, address = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):  # another worker was quicker, or the client left
-            return
-        if self.allowed and not is_allowed(address[0], self.allowed):
+    def __call__(self, client: socket.socket, address: Any) -> None:
+        """Pass an accepted connection on to ``adopt``, at once or when TLS has begun; or close it."""
+        if self._allowed and not is_allowed(address[0], self._allowed):
             log.info("Refused a connection from %s: not in --allow-from", address[0])
             client.close()
-            return
-        self._admit(client, self._conn_maker(address, listener.getsockname()))
-
-    def _conn_maker(self, address: Any, server: Any) -> Callable[[socket.socket], Any]:
-        return lambda sock: TConn(self.cfg, sock, address, server)
-
-    def _admit(self, client: socket.socket, conn: Callable[[socket.socket], Any]) -> None:
-        self.nr_conns += 1
-        enqueue: Callable[[Any], None] = self.enqueue_req
-        if self.front is None:
-            enqueue(conn(client))
-        else:  # called back in the front's thread; connections are the main thread's business
-            self.front.add(client, lambda sock: self.method_queue.defer(lambda: enqueue(conn(sock))),
-                           lambda: self.method_queue.defer(self._forget))
-
-    def _forget(self) -> None:
-        self.nr_conns -= 1
+        elif self._front is not None:  # it is empty at first, and must never be passed by
+            self._front.add(client, lambda plain: self._adopt(plain, address), lambda: None)
+        else:
+            self._adopt(client, address)

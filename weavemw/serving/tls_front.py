@@ -1,4 +1,4 @@
-"""TLS for the TCP listeners, in front of the WSGI server: one event loop per process, no thread per connection.
+"""TLS for the TCP listeners, in front of the WSGI server, on one event loop per process: no thread per connection.
 
 A WSGI server's own TLS is the same for all its listeners, and a connection
 that it decrypts can't be taken away from it. So it never sees TLS: a session
@@ -7,43 +7,41 @@ other end the server serves like any connection that it accepted.
 
 Each direction ends on its own. The client's close_notify becomes an EOF for
 the server, the server's EOF a close_notify for the client (RFC 8446 section 6.1);
-what the other side still has to say gets through.
+what the other side still has to say gets through. The states of a session::
+
+    handshake ──► silent ──► joined ──► one direction ended ──► both ended ──► over
+        │ 10 s                                   │ the server is gone
+        ▼                                        ▼
+       over                                 lingering, 2 s ──► over
+
+A session that is silent has no plain connection yet: a client that says nothing
+costs the server nothing. It may be silent as long as it likes, as with dockerd.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
-import os
-import select
 import socket
 import ssl
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
 
 from weavemw.serving.tls_files import Contexts
+from weavemw.transport.loop import Loop, Watch
 
 __all__ = ["Front"]
 
 log = logging.getLogger(__name__)
 
-_EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
-_GONE = select.EPOLLHUP | select.EPOLLERR
 #: What is read at once, and so the most that waits in a direction, in bytes.
 _BLOCK = 65536
 #: How often one session may move something before the others get their turn.
 _TURN = 64
 #: How long a handshake may take, in seconds.
 _HANDSHAKE = 10.0
-#: How long a client may take after it to send its first byte, in seconds.
-_SILENCE = 75.0
 #: How long a client may take to close after the server has, in seconds.
 _LINGER = 2.0
-#: How long sessions may take to end when the process exits, in seconds.
-_GRACE = 2.0
 
 
 class Session:
@@ -61,8 +59,8 @@ class Session:
         self.client = client
         self.plain: socket.socket | None = None
         self.deadline: float | None = time.monotonic() + _HANDSHAKE
-        self.broken = False
-        self.plain_gone = False
+        self._broken = False
+        self._plain_gone = False
         self._connected, self._lost = connected, lost
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
@@ -72,34 +70,60 @@ class Session:
         self._for_server = b""
         self._for_client = memoryview(b"")
 
+    def begin(self, watch: Watch) -> None:
+        """Have the client's connection watched, and the plain one once there is one."""
+        self._watch = watch
+        watch(self.client)
+
+    def gone(self, fd: int) -> None:
+        """The client is gone, or the server."""
+        if fd == self.client.fileno():
+            self._broken = True
+        else:
+            self._plain_gone = True
+
     def move(self) -> bool:
         """Move what can be moved now; True if there may be more at once, after others had their turn."""
-        if self.broken:
+        if self._broken:
             return False
         try:
-            more_up = _repeated(self._up)
-            return _repeated(lambda: self._down(may_end=not more_up)) or more_up
+            more = self._move()
+            if self._wants_server:
+                self._connect()
+                more = self._move()
         except OSError as error:  # every SSLError too
             self._break(error)
             return False
+        if self._plain_gone and not more:
+            self._linger()
+        return more
+
+    def _move(self) -> bool:
+        more_up = _repeated(self._up)
+        return _repeated(lambda: self._down(may_end=not more_up)) or more_up
 
     @property
     def over(self) -> bool:
         """Whether nothing more can come through."""
-        return self.broken or (self._up_done and self._flushed and (self._down_done or self.plain is None))
+        return self._broken or (self._up_done and self._flushed and (self._down_done or self.plain is None))
+
+    def stop(self) -> None:
+        """What has been asked is still answered; who asks nothing is not waited for."""
+        if self.plain is None or self._plain_gone:
+            self._broken = True
 
     @property
-    def wants_server(self) -> bool:
+    def _wants_server(self) -> bool:
         """Whether there is a request, and no connection to the server yet."""
-        return self.plain is None and bool(self._for_server) and not self.broken
+        return self.plain is None and bool(self._for_server) and not self._broken
 
-    def connect(self) -> socket.socket:
-        """Make the plain connection and give the server its end; returns ours."""
+    def _connect(self) -> None:
+        """Make the plain connection, and give the server its end."""
         self.plain, servers = socket.socketpair()
         self.plain.setblocking(False)
         self.deadline = None
+        self._watch(self.plain)
         self._connected(servers)
-        return self.plain
 
     def end(self, why: str = "") -> None:
         """Give up, whatever is under way."""
@@ -117,7 +141,7 @@ class Session:
         if not self._established:
             level = logging.DEBUG if isinstance(error, ssl.SSLEOFError) else logging.INFO
             log.log(level, "TLS: refused %s: %s", _peer(self.client), getattr(error, "reason", None) or error)
-        self.broken = True
+        self._broken = True
 
     @property
     def _flushed(self) -> bool:
@@ -140,7 +164,7 @@ class Session:
             self._tls.do_handshake()
             # Nothing is sent in return: a client with Nagle's algorithm waits for the acknowledgement.
             self.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-            self._established, self.deadline = True, time.monotonic() + _SILENCE
+            self._established, self.deadline = True, None
             return True
         self._for_server = self._read_records()
         if not self._for_server:
@@ -232,9 +256,9 @@ class Session:
         self._down_done = True
         return True
 
-    def linger(self) -> None:
+    def _linger(self) -> None:
         """The server is gone: the client gets the rest, and a little time to close."""
-        self.plain_gone = True
+        self._plain_gone = True
         self.deadline = self.deadline or (time.monotonic() + _LINGER if self._down_done and self._flushed else None)
 
 
@@ -244,126 +268,24 @@ def _repeated(move: Callable[[], bool]) -> bool:
 
 
 class Front:
-    """The event loop; its thread starts with the first connection. Thread-safe."""
+    """TLS sessions on an event loop; its thread starts with the first connection. Thread-safe."""
 
     def __init__(self, contexts: Contexts) -> None:
         self._contexts = contexts
-        self._new: deque[Session] = deque()
-        self._by_fd: dict[int, Session] = {}
-        self._timed: set[Session] = set()
-        self._busy: deque[Session] = deque()
-        self._lock = threading.Lock()
-        self._epoll: select.epoll | None = None
-        self._wake = -1
-        self._thread: threading.Thread | None = None
-        self._stop_by: float | None = None
+        self._loop = Loop("tls")
 
     def __len__(self) -> int:
         """The number of connections that are open."""
-        return len(set(self._by_fd.values())) + len(self._new)
+        return len(self._loop)
 
     def add(self, client: socket.socket, connected: Callable[[socket.socket], None],
             lost: Callable[[], None]) -> None:
         """Take over a connection that was accepted; see :class:`Session` for what is called."""
-        self._new.append(Session(client, self._contexts.current(), connected, lost))
-        self._start()
-        os.eventfd_write(self._wake, 1)
+        self._loop.add(Session(client, self._contexts.current(), connected, lost))
 
     def stop(self, timeout: float) -> None:
         """End when all sessions have, but within ``timeout`` seconds."""
-        self._stop_by = time.monotonic() + timeout
-        if self._thread:
-            os.eventfd_write(self._wake, 1)
-            self._thread.join()
-
-    def _start(self) -> None:
-        with self._lock:
-            if self._thread:
-                return
-            self._epoll = select.epoll()
-            self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._epoll.register(self._wake, select.EPOLLIN)
-            self._thread = threading.Thread(target=self._run, name="tls", daemon=True)
-            self._thread.start()
-            atexit.register(self.stop, _GRACE)
-
-    def _run(self) -> None:
-        assert self._epoll is not None  # made before this thread
-        while not self._is_to_stop():
-            for fd, event in self._epoll.poll(self._timeout()):
-                self._on_event(fd, event)
-            self._take_new()
-            for _ in range(len(self._busy)):
-                self._advance(self._busy.popleft())
-            self._end_late()
-        for session in set(self._by_fd.values()):
-            self._end(session)
-
-    def _is_to_stop(self) -> bool:
-        if self._stop_by is None:
-            return False
-        working = any(session.plain and not session.plain_gone for session in self._by_fd.values())
-        return not working or time.monotonic() > self._stop_by
-
-    def _timeout(self) -> float | None:
-        if self._busy:
-            return 0
-        return 0.25 if self._timed or self._stop_by is not None else None
-
-    def _on_event(self, fd: int, event: int) -> None:
-        if fd == self._wake:
-            os.eventfd_read(self._wake)
-        elif session := self._by_fd.get(fd):
-            if event & _GONE and session.client.fileno() == fd:
-                session.broken = True
-            elif event & _GONE:
-                session.plain_gone = True
-            self._advance(session)
-
-    def _take_new(self) -> None:
-        while self._new:
-            session = self._new.popleft()
-            self._timed.add(session)
-            self._register(session.client, session)
-            self._advance(session)
-
-    def _register(self, sock: socket.socket, session: Session) -> None:
-        assert self._epoll is not None
-        self._by_fd[sock.fileno()] = session
-        self._epoll.register(sock, _EVENTS)
-
-    def _advance(self, session: Session) -> None:
-        if self._by_fd.get(session.client.fileno()) is not session:
-            return  # it ended while it waited for its turn
-        more = session.move()
-        if session.wants_server:
-            self._register(session.connect(), session)
-            more = session.move()
-        if more:
-            self._busy.append(session)
-        elif session.over:
-            self._end(session)
-        elif session.plain_gone:
-            session.linger()
-        self._keep_time(session)
-
-    def _keep_time(self, session: Session) -> None:
-        if session.deadline is None:
-            self._timed.discard(session)
-        elif self._by_fd.get(session.client.fileno()) is session:
-            self._timed.add(session)
-
-    def _end_late(self) -> None:
-        now = time.monotonic()
-        for session in [each for each in self._timed if each.deadline is not None and now > each.deadline]:
-            self._end(session, "it took too long")
-
-    def _end(self, session: Session, why: str = "") -> None:
-        self._timed.discard(session)
-        for sock in (session.client, session.plain):
-            if sock:
-                self._by_fd.pop(sock.fileno(), None)
-        session.end(why)
+        self._loop.stop(timeout)
 
 
 def _peer(client: socket.socket) -> str:

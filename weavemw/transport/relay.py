@@ -1,4 +1,4 @@
-"""The relay: one event loop per process that owns hijacked and streaming connections.
+"""The relay: owns hijacked and streaming connections, on one event loop per process (:mod:`weavemw.transport.loop`).
 
 A stream is a client's connection and the daemon's connection that answers it,
 joined byte for byte in both directions; each direction ends on its own (half-close).
@@ -19,28 +19,19 @@ SIGHUP) starts new processes for what comes, and stops the old ones in the same 
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
 import fcntl
-import logging
 import os
-import select
 import socket
-import threading
 import time
-from collections import deque
-from collections.abc import Callable
 
 from weavemw.ops.tally import REQUESTS, STREAM_BYTES, STREAMS, STREAMS_ENDED, Tally
 from weavemw.transport.http1 import HeadReader, ProtocolError, bad_gateway, decoder_for
+from weavemw.transport.loop import Loop, Watch
 
 __all__ = ["Relay", "Stream"]
 
-_log = logging.getLogger(__name__)
-
-_READ_WRITE = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
-_GONE = select.EPOLLHUP | select.EPOLLERR
 _BLOCK = 65536
 _PIPE_SIZE = 1 << 20
 _IDLE_PIPES = 16
@@ -49,8 +40,6 @@ _BROKEN = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, errno
 _TURN = 4 << 20
 #: How long a client may take to read the end of its response, in seconds (RFC 9112 section 9.6).
 _LINGER = 2.0
-#: How long responses may take to end when the process exits, in seconds.
-_GRACE = 2.0
 
 Pipe = tuple[int, int]
 
@@ -170,24 +159,26 @@ class Flow:
 
 
 class Stream:
-    """A client's connection and the daemon's, joined; ``call`` is the call's name, ``code`` the answer's status.
+    """A client's connection and the daemon's, joined: a :class:`~weavemw.transport.loop.Session`.
 
-    What was read of the two already is in ``to_upstream`` and ``to_client``.
+    What was read of the two already is in ``to_upstream`` and ``to_client``. ``call`` is the API call's name, ``code``
+    the answer's status: unless it is known, it is read as the answer begins, for ``tally``. The states::
+
+        joined ──► one direction ended ──► both ended ──► over
+           │                                  ▲
+           │ the daemon's response ended,     │ the client closed, or
+           │ the client still may send        │ two seconds have passed
+           └───────► lingering ───────────────┘
+
+    A stream lingers, because closing a socket that holds unread bytes resets it,
+    and what the client has not yet read of the response would be lost (RFC 9112 section 9.6).
     """
 
-    __slots__ = (
-        "call",
-        "client",
-        "client_gone",
-        "code",
-        "counted",
-        "down",
-        "drain_until",
-        "head",
-        "up",
-        "upstream",
-        "upstream_gone",
-    )
+    __slots__ = ("_client_gone", "_counted", "_upstream_gone", "call", "client", "code", "deadline", "down", "head",
+                 "pipes", "tally", "up", "upstream")
+
+    tally: Tally
+    pipes: Pipes
 
     def __init__(self, client: socket.socket, upstream: socket.socket, to_upstream: bytes = b"",
                  to_client: bytes = b"", *, call: str = "", code: str | None = None) -> None:
@@ -198,66 +189,79 @@ class Stream:
         self.call = call
         self.code = code
         self.head = HeadReader()
-        self.counted = False
-        self.client_gone = False
-        self.upstream_gone = False
-        self.drain_until = 0.0
+        self.deadline: float | None = None
+        self._counted = False
+        self._client_gone = False
+        self._upstream_gone = False
         for sock in (client, upstream):
             sock.setblocking(False)
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
-    def move(self, pipes: Pipes) -> bool:
+    def begin(self, watch: Watch) -> None:
+        """Have both connections watched."""
+        self.tally.add(STREAMS)
+        watch(self.client)
+        watch(self.upstream)
+
+    def gone(self, fd: int) -> None:
+        """One of the two peers is gone."""
+        if fd == self.client.fileno():
+            self._client_gone = True
+        else:
+            self._upstream_gone = True
+
+    def move(self) -> bool:
         """Move both directions; True if there may be more at once."""
-        if self.drain_until:
-            self._drain()
-            return False
-        more_up = self._move(self.up, pipes)
-        return (self._has_answer() and self._move(self.down, pipes)) or more_up
+        if self.deadline is None:
+            more_up = self._move(self.up)
+            more = (self._has_answer() and self._move(self.down)) or more_up
+            self._count()
+            if more or not self._ended or not self._lingers():
+                return more
+            self.deadline = time.monotonic() + _LINGER
+        self._drain()
+        return False
 
     @property
     def over(self) -> bool:
         """Whether nothing more can come through."""
-        if self.drain_until:
-            return self.client_gone or time.monotonic() > self.drain_until
-        if self.client_gone and self.up.done:
-            return True
-        return self.down.done and (self.upstream_gone or self.up.done)
+        return self._client_gone if self.deadline is not None else self._ended
 
-    def lingers(self) -> bool:
-        """Whether to wait until the client has read to the end of the response.
-
-        Closing a socket that holds unread bytes resets it, and what the client
-        has not yet read of the response would be lost.
-        """
-        if self.drain_until or self.client_gone or self.up.ended:
-            return False
-        self.drain_until = time.monotonic() + _LINGER
-        return True
-
-    def end_input(self) -> None:
+    def stop(self) -> None:
         """Tell the daemon that no more comes, so that it ends its response in its own way."""
         with contextlib.suppress(OSError):
             self.upstream.shutdown(socket.SHUT_WR)
 
-    def close(self) -> None:
+    def end(self, why: str = "") -> None:
         """Close both connections."""
+        self._count(at_its_end=True)
+        self.tally.add(STREAMS_ENDED)
         for part in (self.up, self.down, self.client, self.upstream):
             part.close()
 
-    def _move(self, flow: Flow, pipes: Pipes) -> bool:
+    @property
+    def _ended(self) -> bool:
+        if self._client_gone and self.up.done:
+            return True
+        return self.down.done and (self._upstream_gone or self.up.done)
+
+    def _lingers(self) -> bool:
+        return not self._client_gone and not self.up.ended
+
+    def _move(self, flow: Flow) -> bool:
         """Move one direction; one that is broken ends alone.
 
         A daemon that refuses an upload closes its end while its answer still
         waits to be read; a client that has left needs no answer.
         """
         try:
-            return not flow.done and flow.move(pipes)
+            return not flow.done and flow.move(self.pipes)
         except OSError as error:
             if error.errno not in _BROKEN:
                 raise
-            self.client_gone = self.client_gone or flow is self.down
+            self._client_gone = self._client_gone or flow is self.down
             flow.close()
             return False
 
@@ -285,7 +289,7 @@ class Stream:
             self.head = HeadReader()
 
     def _refuse(self, error: Exception) -> None:
-        self.code = "" if self.client_gone else "502"
+        self.code = "" if self._client_gone else "502"
         self.up.close()
         self.down.begin_with(bad_gateway(f"the Docker daemon gave no proper answer: {error}"), ended=True)
         self.head = HeadReader()
@@ -299,144 +303,36 @@ class Stream:
         except OSError as error:
             if error.errno not in _BROKEN:
                 raise
-        self.client_gone = True
+        self._client_gone = True
+
+    def _count(self, *, at_its_end: bool = False) -> None:
+        for direction, flow in (("to_docker", self.up), ("to_client", self.down)):
+            if flow.moved:
+                self.tally.add(STREAM_BYTES, (direction,), flow.moved)
+                flow.moved = 0
+        if not self._counted and (self.code or at_its_end):
+            self._counted = True
+            self.tally.add(REQUESTS, (self.call or "other", self.code or "none"))
 
 
 class Relay:
-    """The event loop, in a thread of its own that starts with the first stream. Thread-safe. ``tally`` counts."""
+    """Streams on an event loop; its thread starts with the first one. Thread-safe. ``tally`` counts."""
 
     def __init__(self, tally: Tally | None = None) -> None:
         self._tally = tally or Tally()
-        self._new: deque[Stream] = deque()
-        self._by_fd: dict[int, Stream] = {}
-        self._lingering: set[Stream] = set()
-        self._busy: deque[Stream] = deque()
         self._pipes = Pipes()
-        self._epoll: select.epoll | None = None
-        self._wake = -1
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self._deadline: float | None = None
+        self._loop = Loop("relay")
 
     def __len__(self) -> int:
         """The number of streams that are open."""
-        return len(self._by_fd) // 2 + len(self._new)
+        return len(self._loop)
 
     def add(self, stream: Stream) -> None:
         """Take over a stream; its sockets are the relay's from now on."""
-        self._new.append(stream)
-        self._start()
-        os.eventfd_write(self._wake, 1)
+        stream.tally, stream.pipes = self._tally, self._pipes
+        self._loop.add(stream)
 
     def stop(self, timeout: float) -> None:
         """End all streams: each daemon's response is given ``timeout`` seconds to end in its own way."""
-        with self._lock:
-            thread, self._deadline = self._thread, time.monotonic() + timeout
-        if thread:
-            os.eventfd_write(self._wake, 1)
-            thread.join()
-            atexit.unregister(self.stop)
-
-    def _start(self) -> None:
-        with self._lock:
-            if self._thread:
-                return
-            self._epoll = select.epoll()
-            self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._epoll.register(self._wake, select.EPOLLIN)
-            self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
-            self._thread.start()
-            atexit.register(self.stop, _GRACE)
-
-    def _run(self) -> None:
-        assert self._epoll is not None  # made before this thread
-        ending = False
-        while not (ending and (not self._by_fd or self._now_past_deadline())):
-            for fd, event in self._epoll.poll(self._timeout()):
-                self._on_event(fd, event)
-            self._take_new()
-            self._give_turns()
-            if self._deadline is not None and not ending:
-                ending = True
-                self._each_stream(Stream.end_input)
-        self._each_stream(self._end)
+        self._loop.stop(timeout)
         self._pipes.close()
-
-    def _timeout(self) -> float | None:
-        if self._busy:
-            return 0
-        return 0.25 if self._lingering or self._deadline is not None else None
-
-    def _now_past_deadline(self) -> bool:
-        return self._deadline is not None and time.monotonic() > self._deadline
-
-    def _on_event(self, fd: int, event: int) -> None:
-        stream = self._by_fd.get(fd)
-        if fd == self._wake:
-            os.eventfd_read(self._wake)
-        elif stream:
-            if event & _GONE and fd == stream.client.fileno():
-                stream.client_gone = True
-            elif event & _GONE:
-                stream.upstream_gone = True
-            self._advance(stream)
-
-    def _take_new(self) -> None:
-        assert self._epoll is not None
-        while self._new:
-            stream = self._new.popleft()
-            for sock in (stream.client, stream.upstream):
-                self._by_fd[sock.fileno()] = stream
-                self._epoll.register(sock, _READ_WRITE)
-            self._tally.add(STREAMS)
-            self._advance(stream)
-
-    def _give_turns(self) -> None:
-        for _ in range(len(self._busy)):
-            self._advance(self._busy.popleft())
-        for stream in [stream for stream in self._lingering if stream.over]:
-            self._end(stream)
-
-    def _advance(self, stream: Stream) -> None:
-        if self._by_fd.get(stream.client.fileno()) is not stream:
-            return  # it ended while it waited for its turn
-        try:
-            more = stream.move(self._pipes)
-        except OSError:
-            # Out of file descriptors, say: that must not end the others too.
-            _log.exception("a stream is closed early")
-            self._end(stream)
-            return
-        self._count(stream)
-        if more:
-            self._busy.append(stream)
-        elif stream.over:
-            self._end_or_linger(stream)
-
-    def _end_or_linger(self, stream: Stream) -> None:
-        if stream.lingers():
-            self._lingering.add(stream)
-            self._advance(stream)
-        else:
-            self._end(stream)
-
-    def _count(self, stream: Stream, *, at_its_end: bool = False) -> None:
-        for direction, flow in (("to_docker", stream.up), ("to_client", stream.down)):
-            if flow.moved:
-                self._tally.add(STREAM_BYTES, (direction,), flow.moved)
-                flow.moved = 0
-        if not stream.counted and (stream.code or at_its_end):
-            stream.counted = True
-            self._tally.add(REQUESTS, (stream.call or "other", stream.code or "none"))
-
-    def _end(self, stream: Stream) -> None:
-        self._count(stream, at_its_end=True)
-        self._tally.add(STREAMS_ENDED)
-        self._lingering.discard(stream)
-        for sock in (stream.client, stream.upstream):
-            self._by_fd.pop(sock.fileno(), None)
-        stream.close()
-
-    def _each_stream(self, action: Callable[[Stream], None]) -> None:
-        for stream in set(self._by_fd.values()):
-            action(stream)

@@ -42,3 +42,17 @@ def test_the_firewall_is_opened_and_shut(host):
     for _ in range(2):
         shut("weave", "docker0")
     assert rules() == before
+
+
+@pytest.mark.parametrize("error", [OSError(12, "Cannot allocate memory"), subprocess.TimeoutExpired("iptables", 10)])
+def test_a_firewall_that_can_not_be_asked_is_a_warning(monkeypatch, caplog, error):
+    """Opening and shutting it say why they could not, and go on."""
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    let_through("weave")
+    assert str(error) in caplog.text
+    caplog.clear()
+    shut("weave")
+    assert str(error) in caplog.text

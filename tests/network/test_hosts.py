@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from ipaddress import ip_interface
 
 import pytest
@@ -113,3 +114,15 @@ def test_foreign_file_is_not_touched(container, tmp_path):
     mounted = dataclasses.replace(container, mount_targets=("/etc/hosts",))
     assert not rewrite(mounted, (A,), ())
     assert (tmp_path / "containers" / ID / "hosts").read_text() == DOCKERS
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(container, tmp_path, caplog, monkeypatch):
+    """What does not fit is not written half."""
+    def pwrite(descriptor, data, offset):
+        return write(descriptor, data[:len(DOCKERS)], offset)
+
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    assert not rewrite(container, (A,), ("web.weave.local.",))
+    assert (tmp_path / "containers" / ID / "hosts").read_text() == DOCKERS
+    assert "No space left on device" in caplog.text

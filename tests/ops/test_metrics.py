@@ -17,7 +17,7 @@ from weavemw.ops.metrics import Family, _running, exposed, families, of_proxy
 from weavemw.ops.run_file import PROXY
 from weavemw.ops.tally import ATTACH, DIRECTORY, REQUESTS, STREAM_BYTES, STREAMS, STREAMS_ENDED, SharedTally, Tally
 from weavemw.ops.watcher_state import STATE_FILE
-from weavemw.router.metrics import DnsCounts, Facts, of_router
+from weavemw.router.metrics import DnsCounts, RouterFacts, of_router
 
 _OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -101,7 +101,7 @@ def test_a_proxy_that_runs_shows_its_version_its_start_and_what_is_open(run_dir:
 def test_the_readme_names_what_there_is(run_dir: Path) -> None:
     """Every metric in its table exists."""
     table = (Path(__file__).parents[2] / "README.md").read_text().partition("| metric |")[2].partition("\n\n")[0]
-    numbers = of_router(Tally(), Facts({"r": 1}, {"r": 1}, 1, {"udp": DnsCounts([1] * 16, [1] * 16)}))
+    numbers = of_router(Tally(), RouterFacts({"r": 1}, {"r": 1}, 1, {"udp": DnsCounts([1] * 16, [1] * 16)}))
     running = _running({"version": "1", "started": 1.0})
     text = exposed((*of_proxy(run_dir), *numbers, *running))[0].decode()
     there = {family.name for family in parse(text)} | {f"{family.name}_total" for family in parse(text)}

@@ -101,3 +101,24 @@ def test_a_client_that_left(database: Counting) -> None:
 
     assert asyncio.run(run()) == "b"
     assert noted(database) == ["a", "b"]
+
+
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"),
+                                   sqlite3.DatabaseError("database disk image is malformed")])
+def test_a_disk_that_can_not_be_read(database: Counting, error: sqlite3.Error) -> None:
+    """Whatever SQLite says of the file is an answer for all who wait, also if nothing can be read anew then."""
+    def broken() -> None:
+        raise error
+
+    first, second = gather(database, noting(database, "a"), broken, on_loss=broken)
+    assert isinstance(first, StorageError)
+    assert isinstance(second, StorageError)
+    assert noted(database) == []
+
+
+def test_what_a_change_breaks_is_its_own(database: Counting) -> None:
+    """A rule of the tables that a change breaks costs no other change anything."""
+    first, second = gather(database, noting(database, "a"), noting(database, "b", sqlite3.IntegrityError("twice")))
+    assert first == "a"
+    assert isinstance(second, sqlite3.IntegrityError)
+    assert noted(database) == ["a"]

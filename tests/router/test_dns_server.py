@@ -17,7 +17,7 @@ import pytest
 
 from weavemw.router.client import RouterClient
 from weavemw.router.dns import Verdict
-from weavemw.router.dns_server import Clients, refused
+from weavemw.router.dns_server import Clients, Pace, refused
 
 
 class Dns:
@@ -240,3 +240,20 @@ def test_strangers_are_refused() -> None:
     assert dns.message.from_wire(reply).rcode() == dns.rcode.REFUSED
     for packet in (b"", b"\0" * 12, b"nonsense" * 4, query[:2] + b"\x80" + query[3:]):
         assert refused(packet) is Verdict.DROP
+
+
+@pytest.mark.parametrize(("reads", "pauses"), [
+    pytest.param([(0, 1), (1, 1), (2, 1)], 0, id="a thousand a second"),
+    pytest.param([(0, 1), (0.1, 1), (0.5, 2), (0.7, 1)], 2, id="ten thousand a second"),
+    pytest.param([(0, 30), (0.1, 40), (0.2, 64)], 0, id="many at a time"),
+    pytest.param([(0, 64), (0.1, 1), (0.2, 1)], 1, id="the last of many"),
+])
+def test_a_moment_is_waited_for_more(reads: list[tuple[float, int]], pauses: int) -> None:
+    """Only where packets follow each other quickly, a few at a time, given in milliseconds and packets."""
+    now, slept = 0.0, []
+    pace = Pace(lambda: now, slept.append)
+    for now, count in reads:
+        now /= 1000
+        pace.wait()
+        pace.has_read(count)
+    assert len(slept) == pauses

@@ -282,6 +282,19 @@ def test_resolv_conf_is_watched(tmp_path: Path) -> None:
     assert resolvers() == (("192.0.2.2", 53), ("192.0.2.3", 53))
 
 
+def test_what_can_not_be_read_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And not for each question; when it can be read again and then not, once more."""
+    path = tmp_path / "resolv.conf"
+    resolvers = ResolvConf(path, lambda address: False)
+    for times in (1, 2):
+        for _ in range(3):
+            resolvers()
+        assert caplog.text.count("can't read") == times
+        path.write_text("nameserver 192.0.2.1\n")
+        resolvers()
+        path.unlink()
+
+
 def test_never_to_ourselves(tmp_path: Path) -> None:
     """Our own addresses, and Docker's embedded resolver, which asks us, are left out."""
     path = tmp_path / "resolv.conf"

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import http.client
+import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,8 @@ import pytest
 from routerhost import Host
 
 from weavemw.errors import SettingsError
+from weavemw.router import main
+from weavemw.router.__main__ import _notify
 from weavemw.router.client import RouterClient
 
 
@@ -26,6 +31,26 @@ def test_port_taken(start: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=f"can't listen on {taken}: Address already in use"):
         start(http_address=taken, state_dir=tmp_path / "other")
     start(state_dir=tmp_path / "other")
+
+
+def test_silent_connections_are_limited(start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections that ask nothing end the oldest of their kind; one that asks now and then stays."""
+    monkeypatch.setattr(main, "_CONNECTIONS", 20)
+    host, port = start().address.split(":")
+    with ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection((host, port)))]
+        asking = http.client.HTTPConnection(host, int(port), timeout=5)
+        stack.callback(asking.close)
+        for _ in range(50):
+            silent.append(stack.enter_context(socket.create_connection((host, port))))
+            asking.request("GET", "/domain")
+            used = asking.sock
+            assert asking.getresponse().read() == b"weave.local."
+            assert asking.sock is used
+        silent[0].settimeout(5)
+        assert silent[0].recv(1) == b""
+        silent[-1].sendall(b"GET /domain HTTP/1.0\r\n\r\n")
+        assert silent[-1].recv(15).startswith(b"HTTP/1.0 200")
 
 
 def test_not_a_database(start: Callable[..., Any], tmp_path: Path) -> None:
@@ -77,3 +102,13 @@ def test_own_route_is_no_overlap(host: Host) -> None:
     host.ip("addr add 10.32.0.1/12 dev weave")
     host.stop()
     host.router()
+
+
+def test_systemd_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It hears that the router serves; one that can't be told is no reason not to serve."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        _notify(str(tmp_path / "notify"))
+        assert systemd.recv(99) == b"READY=1"
+    _notify(str(tmp_path / "none"))
+    assert "can't tell systemd" in caplog.text

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from weavemw.errors import BadRequest
 from weavemw.router.names import Names, Record
-from weavemw.router.store import Database
+from weavemw.router.store import Database, blob, key_of
 from weavemw.router.zone import Zone, wire
 
 ONE, TWO = ip_address("10.32.0.1"), ip_address("10.32.0.2")
@@ -113,3 +114,28 @@ def test_no_host_name(names: Names) -> None:
     """What is no host name is refused."""
     with pytest.raises(BadRequest, match=r"invalid host name: 'a\.\.b'"):
         names.add("abc", ONE, "a..b")
+
+
+def test_many_addresses_of_a_name_are_read_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read at the start goes into the zone once for each name and address, not once for each record."""
+    with database.transaction():
+        for number in range(50):
+            database.execute("INSERT INTO name (owner, key, fqdn) VALUES (?, ?, ?)", f"c{number}",
+                             blob(key_of(ONE + number)), "many.weave.local.")
+    published: list[int] = []
+    monkeypatch.setattr(Zone, "publish", lambda self, name, addresses: published.append(len(addresses)))
+    Names(database, Zone("weave.local."))
+    assert published == [50]
+
+
+def test_names_stay_if_they_can_not_be_read_anew(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that can't be read makes nobody forget the names that are known."""
+    def broken(statement: str) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    names.add("abc", ONE, "web.weave.local")
+    monkeypatch.setattr(names, "_execute", broken)
+    with pytest.raises(sqlite3.OperationalError):
+        names.load()
+    assert held(names) == [("abc", "10.32.0.1", "web.weave.local.")]
+    assert wire("web.weave.local.") in names.zone.records

@@ -45,10 +45,10 @@ def let_ask(bridges: Iterable[str], port: int = 53) -> None:
 def shut(bridge: str, *others: str) -> None:
     """Remove what :func:`let_through` added for the bridge, and :func:`let_ask` for it and the others."""
     for program in filter(shutil.which, _PROGRAMS):
-        _run(program, "-D", *_rule(bridge))
+        _drop(program, _rule(bridge))
     if shutil.which(_PROGRAMS[0]):
         for rule in _asking((bridge, *others), 53):
-            _run(_PROGRAMS[0], "-D", *rule)
+            _drop(_PROGRAMS[0], rule)
 
 
 def masquerade(networks: Iterable[Network]) -> None:
@@ -103,7 +103,14 @@ def _accept(program: str, rule: tuple[str, ...]) -> None:
             result = _run(program, "-I", *rule)
             if result.returncode:
                 _log.warning("%s -I %s: %s", program, " ".join(rule), result.stderr.strip())
-    except subprocess.TimeoutExpired as error:
+    except (OSError, subprocess.TimeoutExpired) as error:
+        _log.warning("%s", error)
+
+
+def _drop(program: str, rule: tuple[str, ...]) -> None:
+    try:
+        _run(program, "-D", *rule)
+    except (OSError, subprocess.TimeoutExpired) as error:
         _log.warning("%s", error)
 
 

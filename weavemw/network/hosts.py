@@ -7,6 +7,7 @@ container needs neither root nor a shell.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -76,9 +77,13 @@ def _read(descriptor: int) -> bytes:
 
 def _write(descriptor: int, after: bytes, before: bytes) -> None:
     """Whole text first, then its end: nobody who reads meanwhile finds the file empty."""
-    if after != before:
-        os.pwrite(descriptor, after, 0)
-        os.ftruncate(descriptor, len(after))
+    if after == before:
+        return
+    if os.pwrite(descriptor, after, 0) < len(after):  # a full disk
+        os.pwrite(descriptor, before, 0)
+        os.ftruncate(descriptor, len(before))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.ftruncate(descriptor, len(after))
 
 
 def _spelled(fqdns: Iterable[str], container: Container) -> Iterator[str]:

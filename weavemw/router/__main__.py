@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -15,6 +16,8 @@ from weavemw.errors import BadRequest, SettingsError, WeaveError
 from weavemw.ops import logs, run_dir, troubles
 from weavemw.router.allocator import parse_subnet
 from weavemw.router.settings import RouterSettings, network_setting
+
+log = logging.getLogger(__name__)
 
 
 class _Network(click.ParamType[Any]):
@@ -85,7 +88,10 @@ def _notify(path: str) -> None:
     """Tell systemd that the router serves, if it wants to know (sd_notify(3)); ``@`` stands for an abstract socket."""
     if path:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.sendto(b"READY=1", path.replace("@", "\0", 1) if path.startswith("@") else path)
+            try:
+                sock.sendto(b"READY=1", path.replace("@", "\0", 1) if path.startswith("@") else path)
+            except OSError as error:
+                log.warning("can't tell systemd by %s: %s", path, error.strerror)
 
 
 if __name__ == "__main__":

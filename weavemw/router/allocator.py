@@ -24,7 +24,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_net
 
 from weavemw.errors import BadRequest
 from weavemw.router.client import Interface
-from weavemw.router.store import Address, Interval, Lease, Network, Store, key_of
+from weavemw.router.store import Address, AddressLease, Interval, Network, Store, key_of
 
 __all__ = ["REST", "Allocator", "SubnetFull", "parse_address", "parse_interface", "parse_subnet"]
 
@@ -72,7 +72,7 @@ class Allocator:
         held = self._held_in(owner, subnet)
         if held:
             return held.interface
-        lease = Lease(self._pick(subnet), subnet.prefixlen, owner)
+        lease = AddressLease(self._pick(subnet), subnet.prefixlen, owner)
         self._take(lease.key)
         self._store.put_lease(lease)
         return lease.interface
@@ -87,7 +87,7 @@ class Allocator:
             raise BadRequest(f"Unable to claim: address {interface} is already owned by {others[0].owner}")
         if not outside and not self._store.leases_at(key):
             self._take(key)
-        self._store.put_lease(Lease(key, interface.network.prefixlen, owner, outside))
+        self._store.put_lease(AddressLease(key, interface.network.prefixlen, owner, outside))
 
     def free(self, owner: str, address: Address) -> None:
         """Give back one address of this owner."""
@@ -133,7 +133,7 @@ class Allocator:
     def _contains(self, key: int) -> bool:
         return any(low <= key <= high for low, high in self._bounds)
 
-    def _held_in(self, owner: str, subnet: Network) -> Lease | None:
+    def _held_in(self, owner: str, subnet: Network) -> AddressLease | None:
         """A lease counts for the subnet it was asked for, not for all that its address happens to lie in."""
         low, high = _bounds(subnet)
         for lease in self._store.leases_of(owner):
@@ -169,7 +169,7 @@ class Allocator:
         if low < key:
             self._store.put_interval(low, key - 1)
 
-    def _give_back(self, lease: Lease) -> None:
+    def _give_back(self, lease: AddressLease) -> None:
         self._store.drop_lease(lease)
         if lease.outside:
             return
@@ -197,7 +197,7 @@ class Allocator:
             outside = not self._contains(lease.key) or lease.key in held
             if not outside:
                 held.add(lease.key)
-            self._store.put_lease(Lease(lease.key, lease.prefix, lease.owner, outside))
+            self._store.put_lease(AddressLease(lease.key, lease.prefix, lease.owner, outside))
         return held
 
 

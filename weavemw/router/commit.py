@@ -80,15 +80,18 @@ class GroupCommit:
         try:
             with self._database.savepoint():
                 return change(), None
-        except sqlite3.OperationalError:
-            raise
-        except Exception as error:  # noqa: BLE001  # it is raised where it belongs: in the caller of run()
-            return None, error
+        except Exception as error:
+            if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+                raise
+            return None, error  # it is raised where it belongs: in the caller of run()
 
     def _lost(self, batch: list[tuple[Callable[[], Any], asyncio.Future[Any]]], error: sqlite3.Error) -> list[Outcome]:
         log.error("a transaction was lost: %s", error)
-        self._database.rollback()
-        self._on_loss()
+        try:
+            self._database.rollback()
+            self._on_loss()
+        except sqlite3.Error as another:
+            log.error("what is kept can't be read: %s", another)
         return [(future, None, StorageError(f"can't write the router's state: {error}")) for _, future in batch]
 
 

@@ -202,6 +202,7 @@ class ResolvConf:
         self.path = path
         self._is_ours = is_ours
         self._seen: tuple[int, int, int] | None = None
+        self._is_readable = True
         self._addresses: tuple[str, ...] = ()
 
     def __call__(self) -> tuple[Upstream, ...]:
@@ -216,5 +217,8 @@ class ResolvConf:
             seen = (status.st_mtime_ns, status.st_ino, status.st_size)
             if seen != self._seen:
                 self._addresses, self._seen = nameservers(self.path.read_text("utf-8", "replace")), seen
+            self._is_readable = True
         except OSError as error:
-            log.warning("can't read %s, going on with what it said last: %s", self.path, error)
+            if self._is_readable:  # it is looked at for each question
+                log.warning("can't read %s, going on with what it said last: %s", self.path, error)
+            self._is_readable = False

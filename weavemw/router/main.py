@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import cast
 
 from aiohttp import web
 
@@ -22,6 +23,7 @@ from weavemw.router import host
 from weavemw.router.allocator import Allocator
 from weavemw.router.api import host_port, make_app
 from weavemw.router.commit import GroupCommit
+from weavemw.router.connections import Connections
 from weavemw.router.host_dns import HostDns
 from weavemw.router.names import Names
 from weavemw.router.service import RouterService, peer_name
@@ -38,6 +40,7 @@ _DATABASE = "router.db"  # in the state directory
 _FIREWALL_AGAIN = 30.0  # seconds between two looks at the host's firewall
 _DOCKER_LIMIT = 5.0  # seconds that Docker has to answer
 _STOP_LIMIT = 2.0  # seconds that requests under way have when it stops
+_CONNECTIONS = 512  # to the HTTP API: half of the descriptors that a process usually may have
 
 
 def run(settings: RouterSettings, *, ready: Callable[[str], None] = lambda address: None) -> None:
@@ -148,11 +151,13 @@ async def _serve_http(settings: RouterSettings, service: RouterService, stack: A
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     name, port = split_host_port(settings.http_address)
+    make = Connections(cast("Callable[[], asyncio.Protocol]", runner.server), _CONNECTIONS)
     try:
-        await web.TCPSite(runner, name, port, backlog=1024).start()
+        server = await asyncio.get_running_loop().create_server(make, name, port, backlog=1024)
     except OSError as error:
         raise SettingsError(f"can't listen on {settings.http_address}: {os.strerror(error.errno or 0)}") from error
-    return host_port(name, runner.addresses[0][1])
+    stack.callback(server.close)
+    return host_port(name, server.sockets[0].getsockname()[1])
 
 
 async def _serve_dns(settings: RouterSettings, service: RouterService, stack: AsyncExitStack) -> None:

@@ -12,7 +12,7 @@ from weavemw import __version__
 from weavemw.ops.metrics import Family, families
 from weavemw.ops.tally import Cell, Tally
 
-__all__ = ["ALLOCATE", "API_REQUESTS", "DnsCounts", "Facts", "of_router"]
+__all__ = ["ALLOCATE", "API_REQUESTS", "DnsCounts", "RouterFacts", "of_router"]
 
 API_REQUESTS = "weave_router_requests"
 ALLOCATE = "weave_router_allocate_duration_seconds"
@@ -42,7 +42,7 @@ class DnsCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class RouterFacts:
     """What can be asked of a router at any time: each range's size and use, names, and DNS by protocol."""
 
     sizes: Mapping[str, int]
@@ -51,13 +51,13 @@ class Facts:
     dns: Mapping[str, DnsCounts]
 
 
-def of_router(tally: Tally, facts: Facts) -> Iterator[Metric]:
+def of_router(tally: Tally, facts: RouterFacts) -> Iterator[Metric]:
     """All metrics of the router's process, its memory, processor time and descriptors included."""
     yield from families(_FAMILIES, {**tally.numbers(), **_gauges(facts), **_dns(facts.dns)})
     yield from ProcessCollector(registry=CollectorRegistry()).collect()
 
 
-def _gauges(facts: Facts) -> dict[Cell, float]:
+def _gauges(facts: RouterFacts) -> dict[Cell, float]:
     return {(_BUILD, (__version__,)): 1.0, (_NAMES, ()): facts.names,
             **{(_SIZE, (network,)): size for network, size in facts.sizes.items()},
             **{(_IN_USE, (network,)): count for network, count in facts.in_use.items()}}

@@ -47,12 +47,17 @@ class Names:
 
     def load(self) -> None:
         """Read all records anew."""
+        rows = self._execute("SELECT owner, key, fqdn FROM name ORDER BY fqdn, owner, key").fetchall()
         for index in (self._records, self._by_name, self._by_address, self._by_owner):
             index.clear()
         self.zone.clear()
-        for owner, key, fqdn in self._execute("SELECT owner, key, fqdn FROM name ORDER BY fqdn, owner, key"):
+        for owner, key, fqdn in rows:
             if is_within(fqdn, self.zone.domain):
                 self._index(Record(owner, address_of(number(key)), fqdn))
+        for name in self._by_name:
+            self._publish_name(name)
+        for address in self._by_address:
+            self._publish_address(address)
 
     def add(self, owner: str, address: Address, fqdn: str) -> bool:
         """Make a name resolve to an address; whether it was kept, which names outside of the domain are not.
@@ -65,18 +70,20 @@ class Names:
         if record.key not in self._records:
             self._execute("INSERT OR IGNORE INTO name (owner, key, fqdn) VALUES (?, ?, ?)", *_row(record))
             self._index(record)
+            self._publish(record)
         return True
 
     def remove(self, owner: str | None = None, address: Address | None = None, fqdn: str | None = None) -> int:
         """Remove the records that match all that is given; how many they were."""
         name = canonical(fqdn).lower() if fqdn else None
-        found = [record for record in self._near(owner, address, name)
-                 if owner in (None, record.owner) and address in (None, record.address)
-                 and name in (None, record.fqdn.lower())]
-        for record in found:
+        matching = [record for record in self._near(owner, address, name)
+                    if owner in (None, record.owner) and address in (None, record.address)
+                    and name in (None, record.fqdn.lower())]
+        for record in matching:
             self._execute("DELETE FROM name WHERE owner = ? AND key = ? AND fqdn = ?", *_row(record))
             self._unindex(record)
-        return len(found)
+            self._publish(record)
+        return len(matching)
 
     def records(self) -> tuple[Record, ...]:
         """All records, by name."""
@@ -97,20 +104,24 @@ class Names:
         self._by_owner.setdefault(record.owner, {})[record.key] = record
         self._by_name.setdefault(record.fqdn.lower(), {})[record.key] = record
         self._by_address.setdefault(record.address, {})[record.key] = record
-        self._publish(record)
 
     def _unindex(self, record: Record) -> None:
         del self._records[record.key]
         _discard(self._by_owner, record.owner, record)
         _discard(self._by_name, record.fqdn.lower(), record)
         _discard(self._by_address, record.address, record)
-        self._publish(record)
 
     def _publish(self, record: Record) -> None:
-        of_name = self._by_name.get(record.fqdn.lower(), {}).values()
-        self.zone.publish(record.fqdn, _once(of_name, lambda other: other.address))
-        of_address = self._by_address.get(record.address, {}).values()
-        self.zone.publish_reverse(record.address, _once(of_address, lambda other: other.fqdn))
+        self._publish_name(record.fqdn.lower())
+        self._publish_address(record.address)
+
+    def _publish_name(self, name: str) -> None:
+        records = self._by_name.get(name, {}).values()
+        self.zone.publish(name, _once(records, lambda record: record.address))
+
+    def _publish_address(self, address: Address) -> None:
+        records = self._by_address.get(address, {}).values()
+        self.zone.publish_reverse(address, _once(records, lambda record: record.fqdn))
 
 
 def _row(record: Record) -> tuple[str, bytes, str]:

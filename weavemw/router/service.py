@@ -18,7 +18,7 @@ from weavemw.ops.tally import Tally
 from weavemw.router.allocator import Allocator
 from weavemw.router.client import Interface
 from weavemw.router.commit import GroupCommit
-from weavemw.router.metrics import ALLOCATE, DnsCounts, Facts, of_router
+from weavemw.router.metrics import ALLOCATE, DnsCounts, RouterFacts, of_router
 from weavemw.router.names import Names, Record
 from weavemw.router.store import Address, Network, Store
 
@@ -118,7 +118,7 @@ class RouterService:
         """What Prometheus is to know of router and proxy, in the format that ``accept`` asks for, and its type."""
         in_use = await self.writer.run(self.allocator.in_use)
         sizes = {str(network): network.num_addresses for network in self.allocator.ranges}
-        facts = Facts(sizes, in_use, len(self.names), self.dns_counts)
+        facts = RouterFacts(sizes, in_use, len(self.names), self.dns_counts)
         return await asyncio.to_thread(self._exposed, facts, accept)
 
     async def close(self) -> None:
@@ -139,7 +139,7 @@ class RouterService:
                 return False
             raise
 
-    def _exposed(self, facts: Facts, accept: str) -> tuple[bytes, str]:
+    def _exposed(self, facts: RouterFacts, accept: str) -> tuple[bytes, str]:
         proxy = of_proxy(self.run_dir) if self.run_dir else ()
         return exposed((*of_router(self.tally, facts), *proxy), accept)
 

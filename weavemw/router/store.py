@@ -23,8 +23,18 @@ from typing import Any, Protocol
 from weavemw.errors import SettingsError
 from weavemw.router.client import Interface
 
-__all__ = ["Address", "Database", "Interval", "Lease", "MemoryStore", "Network", "SqliteStore", "Store", "address_of",
-           "key_of"]
+__all__ = [
+    "Address",
+    "AddressLease",
+    "Database",
+    "Interval",
+    "MemoryStore",
+    "Network",
+    "SqliteStore",
+    "Store",
+    "address_of",
+    "key_of",
+]
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -44,7 +54,7 @@ def address_of(key: int) -> Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class AddressLease:
     """An address and its owner; ``outside`` means that it is only recorded, not taken from a range."""
 
     key: int
@@ -91,13 +101,13 @@ class Store(Protocol):
     def wake(self, key: int) -> bool:
         """The address rests no more; whether it did."""
 
-    def leases_at(self, key: int) -> tuple[Lease, ...]:
+    def leases_at(self, key: int) -> tuple[AddressLease, ...]:
         """Who holds an address: one lease of a range, or any number of records outside."""
 
-    def leases_of(self, owner: str) -> tuple[Lease, ...]:
+    def leases_of(self, owner: str) -> tuple[AddressLease, ...]:
         """What an owner holds, lowest address first."""
 
-    def leases(self) -> Iterator[Lease]:
+    def leases(self) -> Iterator[AddressLease]:
         """Every lease, lowest address first."""
 
     def lease_count(self) -> int:
@@ -106,10 +116,10 @@ class Store(Protocol):
     def leases_between(self, low: int, high: int) -> int:
         """How many leases of a range there are between two addresses, both included."""
 
-    def put_lease(self, lease: Lease) -> None:
+    def put_lease(self, lease: AddressLease) -> None:
         """Keep a lease, in place of one of the same owner for the same address."""
 
-    def drop_lease(self, lease: Lease) -> None:
+    def drop_lease(self, lease: AddressLease) -> None:
         """Forget a lease."""
 
     def clear_free(self) -> None:
@@ -129,7 +139,7 @@ class MemoryStore:
         self._highs: list[int] = []
         self._lows: dict[int, int] = {}
         self._resting: dict[int, tuple[int, str]] = {}
-        self._leases: dict[tuple[int, str], Lease] = {}
+        self._leases: dict[tuple[int, str], AddressLease] = {}
         self._notes: dict[str, str] = {}
 
     def interval_from(self, key: int) -> Interval | None:
@@ -163,13 +173,13 @@ class MemoryStore:
     def wake(self, key: int) -> bool:
         return self._resting.pop(key, None) is not None
 
-    def leases_at(self, key: int) -> tuple[Lease, ...]:
+    def leases_at(self, key: int) -> tuple[AddressLease, ...]:
         return tuple(lease for lease in self.leases() if lease.key == key)
 
-    def leases_of(self, owner: str) -> tuple[Lease, ...]:
+    def leases_of(self, owner: str) -> tuple[AddressLease, ...]:
         return tuple(lease for lease in self.leases() if lease.owner == owner)
 
-    def leases(self) -> Iterator[Lease]:
+    def leases(self) -> Iterator[AddressLease]:
         return iter([self._leases[place] for place in sorted(self._leases)])
 
     def lease_count(self) -> int:
@@ -178,10 +188,10 @@ class MemoryStore:
     def leases_between(self, low: int, high: int) -> int:
         return sum(not lease.outside and low <= lease.key <= high for lease in self._leases.values())
 
-    def put_lease(self, lease: Lease) -> None:
+    def put_lease(self, lease: AddressLease) -> None:
         self._leases[lease.key, lease.owner] = lease
 
-    def drop_lease(self, lease: Lease) -> None:
+    def drop_lease(self, lease: AddressLease) -> None:
         del self._leases[lease.key, lease.owner]
 
     def clear_free(self) -> None:
@@ -316,13 +326,13 @@ class SqliteStore:
     def wake(self, key: int) -> bool:
         return self._execute("DELETE FROM resting WHERE key = ?", blob(key)).rowcount > 0
 
-    def leases_at(self, key: int) -> tuple[Lease, ...]:
+    def leases_at(self, key: int) -> tuple[AddressLease, ...]:
         return self._leases("WHERE key = ?", blob(key))
 
-    def leases_of(self, owner: str) -> tuple[Lease, ...]:
+    def leases_of(self, owner: str) -> tuple[AddressLease, ...]:
         return self._leases("WHERE owner = ? ORDER BY key", owner)
 
-    def leases(self) -> Iterator[Lease]:
+    def leases(self) -> Iterator[AddressLease]:
         return iter(self._leases("ORDER BY key"))
 
     def lease_count(self) -> int:
@@ -333,12 +343,12 @@ class SqliteStore:
                             blob(high)).fetchone()
         return int(row[0])
 
-    def put_lease(self, lease: Lease) -> None:
+    def put_lease(self, lease: AddressLease) -> None:
         self._execute("INSERT INTO lease (key, owner, prefix, outside) VALUES (?, ?, ?, ?) "
                       "ON CONFLICT (key, owner) DO UPDATE SET prefix = excluded.prefix, outside = excluded.outside",
                       blob(lease.key), lease.owner, lease.prefix, int(lease.outside))
 
-    def drop_lease(self, lease: Lease) -> None:
+    def drop_lease(self, lease: AddressLease) -> None:
         self._execute("DELETE FROM lease WHERE key = ? AND owner = ?", blob(lease.key), lease.owner)
 
     def clear_free(self) -> None:
@@ -356,9 +366,9 @@ class SqliteStore:
         row = self._execute(statement, value).fetchone()
         return number(row[0]) if row else None
 
-    def _leases(self, where: str, *values: object) -> tuple[Lease, ...]:
+    def _leases(self, where: str, *values: object) -> tuple[AddressLease, ...]:
         rows = self._execute(f"SELECT key, prefix, owner, outside FROM lease {where}", *values)  # noqa: S608  # constants
-        return tuple([Lease(number(key), prefix, owner, bool(outside)) for key, prefix, owner, outside in rows])
+        return tuple([AddressLease(number(key), prefix, owner, bool(outside)) for key, prefix, owner, outside in rows])
 
 
 def blob(key: int) -> bytes:

@@ -48,6 +48,7 @@ def test_the_wait_program_is_recognised(script: str) -> None:
     pytest.param("printf 'runc:[2:INIT]' >/proc/$$/comm; sleep 30; :", Progress.STARTING, id="runtime"),
     pytest.param("printf weave-wait >/proc/$$/comm; sleep 30; :", Progress.WAITING, id="waits"),
     pytest.param("printf 'a) Z (b' >/proc/$$/comm; sleep 30; :", Progress.OTHER, id="an odd name"),
+    pytest.param("exec -a '' sleep 30", Progress.STARTING, id="in between"),
     pytest.param("exec sleep 30", Progress.OTHER, id="a command"),
 ])
 def test_progress(script: str, progress: Progress) -> None:

@@ -34,7 +34,8 @@ def progress_of(pid: int) -> Progress:
         return Progress.ENDED
     if name == _WAITING:
         return Progress.WAITING
-    is_before = name.startswith(_RUNTIME) or _program_of(str(pid)) in PATHS
+    # While it executes a program, and while it ends, a process has no command line.
+    is_before = name.startswith(_RUNTIME) or _program_of(str(pid)) in ("", *PATHS)
     return Progress.STARTING if is_before else Progress.OTHER
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import os
 import re
-import secrets
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ __all__ = ["ErrorResponder"]
 
 _log = logging.getLogger(__name__)
 
+_COUNTER = itertools.count(1)
 _USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -56,9 +58,9 @@ class ErrorResponder:
 
 
 def request_id(environ: WSGIEnvironment) -> str:
-    """The client's ``X-Request-Id`` if it is fit for a log, else a random one."""
+    """The client's ``X-Request-Id`` if it is fit for a log, else one of our own."""
     given = environ.get("HTTP_X_REQUEST_ID", "")
-    return given if _USABLE_ID.fullmatch(given) else secrets.token_hex(4)
+    return given if given and _USABLE_ID.fullmatch(given) else f"{os.getpid():x}.{next(_COUNTER):x}"
 
 
 def described(environ: WSGIEnvironment) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import socket
 from collections.abc import Callable, Collection, Iterable
@@ -67,6 +68,7 @@ def _host_name(host: str) -> str:
     return host.partition(":")[0].rstrip(".")
 
 
+@functools.lru_cache(1024)
 def _is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text.partition("%")[0])

@@ -186,6 +186,8 @@ class Connection:
         return self.request
 
     def _read_head(self) -> bool:
+        if not self.buffer:
+            return False
         end = end_of_head(self.buffer, max(0, self.searched - 3))
         self.searched = len(self.buffer)
         if (end or self.searched) > LONGEST_HEAD:

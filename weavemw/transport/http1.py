@@ -107,10 +107,10 @@ class ResponseHead:
         self.status = status
         self.reason = reason
         self.headers = headers
-        self._values: dict[str, str] = {}
-        for name, value in headers:
-            key = _lower(name)
-            self._values[key] = f"{self._values[key]}, {value}" if key in self._values else value
+        keys = [_lower(name) for name, _ in headers]
+        self._values = dict(zip(keys, (value for _, value in headers), strict=True))
+        if len(self._values) < len(keys):
+            self._values = _joined(keys, headers)
 
     @classmethod
     def parse(cls, head: bytes) -> ResponseHead:
@@ -146,11 +146,28 @@ class ResponseHead:
         return self.version == "1.1" and not self.has_token("connection", "close")
 
 
+def _joined(keys: Iterable[str], headers: Headers) -> dict[str, str]:
+    """Values of headers that are given several times, joined by commas."""
+    values: dict[str, list[str]] = {}
+    for key, (_, value) in zip(keys, headers, strict=True):
+        values.setdefault(key, []).append(value)
+    return {key: ", ".join(several) for key, several in values.items()}
+
+
 def _field(line: str) -> tuple[str, str]:
+    """A daemon says the same lines over and over: short ones are remembered."""
+    return _remembered_field(line) if len(line) < _LONGEST_REMEMBERED else _read_field(line)
+
+
+def _read_field(line: str) -> tuple[str, str]:
     name, colon, value = line.partition(":")
     if not colon:
         raise ProtocolError("a header line without a colon")
     return name, value.strip(" \t")
+
+
+_LONGEST_REMEMBERED = 200
+_remembered_field = functools.lru_cache(512)(_read_field)
 
 
 @functools.lru_cache(256)

@@ -16,7 +16,7 @@ from weavemw.transport.http1 import BodyDecoder, HeadReader, ProtocolError, Resp
 __all__ = ["ClientGone", "Connection", "Upstream"]
 
 _BLOCK = 65536
-_IDLE_AT_MOST = 32
+_IDLE_AT_MOST = 64
 
 
 class ClientGone(ConnectionResetError):
@@ -99,13 +99,13 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._buffer = b""
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
 
     @property
     def is_quiet(self) -> bool:
         """Whether neither bytes nor an end wait to be read: then it can carry a request."""
-        poll = select.poll()
-        poll.register(self.sock, select.POLLIN)
-        return not poll.poll(0)
+        return not self._poll.poll(0)
 
     @property
     def is_drained(self) -> bool:
@@ -136,12 +136,15 @@ class Connection:
         """
         if self._buffer:
             return
-        poll = select.poll()
-        poll.register(self.sock, select.POLLIN)
-        if client_fd is not None:
-            poll.register(client_fd, 0)  # POLLHUP and POLLERR are always told
-        ready = dict(poll.poll())
-        if self.sock.fileno() not in ready:
+        if client_fd is None:
+            self._poll.poll()
+            return
+        self._poll.register(client_fd, 0)  # POLLHUP and POLLERR are always told
+        try:
+            ready = self._poll.poll()
+        finally:
+            self._poll.unregister(client_fd)
+        if not any(fd != client_fd for fd, _ in ready):
             raise ClientGone
 
     def read_head(self, wait: Callable[[], None]) -> ResponseHead:

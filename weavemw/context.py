@@ -9,6 +9,7 @@ key                      type                         written by
 ``weavemw.names``        ``decision.Names``           DnsInjector, on start and restart
 ``weavemw.lease``        ``decision.Lease``           IpamClient, on start and restart
 ``weavemw.start``        ``starting.Start``           IpamClient, on start and restart
+``weavemw.running``      ``container.Container``      CommandChecker, after a start
 ``weavemw.headers``      ``list[tuple[str, str]]``    hijack: the request's headers as sent
 ``weavemw.connection``   ``hijack.ClientConnection``  a server that gives its connections away
 ``weavemw.handover``     ``hijack.Offer``             hijack: the offer to take the connection
@@ -23,7 +24,7 @@ then passes the request on untouched.
 from __future__ import annotations
 
 __all__ = ["BODY", "CALL", "CLIENT_GONE", "CONNECTION", "DECISION", "HANDOVER", "HEADERS", "LEASE", "NAMES",
-           "REQUEST_ID", "START"]
+           "REQUEST_ID", "RUNNING", "START"]
 
 CALL = "weavemw.call"
 BODY = "weavemw.body"
@@ -31,6 +32,7 @@ DECISION = "weavemw.decision"
 NAMES = "weavemw.names"
 LEASE = "weavemw.lease"
 START = "weavemw.start"
+RUNNING = "weavemw.running"
 HEADERS = "weavemw.headers"
 CLIENT_GONE = "weavemw.client_gone"
 REQUEST_ID = "weavemw.request_id"

@@ -182,6 +182,18 @@ def test_pid_that_is_used_again_is_noticed(world):
     assert list(world.network.inside) == [world.docker.containers[container.id].pid] != [container.pid]
 
 
+def test_what_was_seen_a_moment_ago_is_not_asked_again(world):
+    """But the guard is; and one that was restarted since is attached as what it is now."""
+    seen = world.docker.run()
+    world.docker.calls.clear()
+    assert world.attachment.attach_held(seen.id, (A,), lambda _: (), seen)
+    assert len(world.docker.called("inspect")) == 1
+    world.docker.die(seen.id)
+    world.docker.start(seen.id)
+    assert world.attachment.attach_held(seen.id, (A,), lambda _: (), seen)
+    assert world.network.inside[world.docker.containers[seen.id].pid].attached
+
+
 def test_container_that_ends_meanwhile_is_not_running(world):
     """A container whose process is gone when its namespace is opened is not running; that is no network error."""
     container = world.docker.run()

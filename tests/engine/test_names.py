@@ -123,6 +123,19 @@ def test_an_alias_given_to_a_running_container(weave: Launched) -> None:
         assert eventually(lambda: registered(weave, container) == {"late"}, within=10)
 
 
+@pytest.mark.parametrize("directly", [False, True], ids=["through the proxy", "past it"])
+def test_an_alias_given_right_after_a_start(weave: Launched, directly: bool) -> None:
+    """No alias is forgotten, however soon after the start it comes, while the watcher is at work on the container."""
+    docker = weave.host.docker if directly else weave.docker
+    with running(weave, "--name=soon") as container:
+        for alias in (f"soon{number}" for number in range(12)):
+            weave.host.docker("stop", "-t0", container)
+            docker("start", container)
+            weave.host.docker("network", "connect", f"--alias={alias}", "shop", container)
+            assert eventually(lambda alias=alias: registered(weave, container) == {"soon", alias}, within=10)
+            weave.host.docker("network", "disconnect", "shop", container)
+
+
 def test_hostnames_made_of_labels_and_expressions(weave: Launched) -> None:
     """--hostname-from-label, --hostname-match and --hostname-replacement work together, and without the label too."""
     weave.weave("stop-proxy")

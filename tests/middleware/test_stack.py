@@ -12,11 +12,13 @@ from weavemw.attaching.attachment import Attachment
 from weavemw.attaching.locks import Locks
 from weavemw.middleware.attach import Attacher
 from weavemw.middleware.cidr import CidrParser
+from weavemw.middleware.commands import CommandChecker
 from weavemw.middleware.dns import DnsInjector
 from weavemw.middleware.entrypoint import EntrypointWrapper
 from weavemw.middleware.errors import ErrorResponder
 from weavemw.middleware.inspect import InspectRewriter
 from weavemw.middleware.ipam import IpamClient
+from weavemw.middleware.processes import Progress
 from weavemw.testing import FakeDocker, FakeRouter, RecordingNetwork
 
 
@@ -87,13 +89,17 @@ def test_start(stack: Any, daemon: Any, docker: FakeDocker, ask: Any) -> None:
 def test_what_a_start_costs(daemon: Any, docker: FakeDocker, router: FakeRouter, ask: Any, tmp_path: Path,
                             monkeypatch: pytest.MonkeyPatch) -> None:
     """One lock; an inspect to decide, one after the start, one that guards the namespace; one call for each fact."""
+    def started(*arguments: Any) -> Any:
+        docker.start(container.id)
+        return daemon(*arguments)
+
     attachment = Attachment(docker=docker, router=router, network=RecordingNetwork(), run_dir=tmp_path)
-    attacher = Attacher(daemon, attachment=attachment)
-    app = CidrParser(DnsInjector(IpamClient(attacher, attachment=attachment), router=router), docker=docker)
+    checked = CommandChecker(started, docker=docker, progress_of=lambda pid: Progress.WAITING)
+    attached = IpamClient(Attacher(checked, attachment=attachment), attachment=attachment)
+    app = CidrParser(DnsInjector(attached, router=router), docker=docker)
     container, locks, hold = docker.create(name="web"), [], Locks.hold
     monkeypatch.setattr(Locks, "hold", lambda *arguments: locks.append(arguments[1]) or hold(*arguments))
     daemon.status, daemon.body = "204 NO CONTENT", b""
-    attacher.app = lambda *arguments: docker.start(container.id) and daemon(*arguments)
     ask(app, "POST", "/v1.41/containers/web/start", CONTENT_LENGTH="0")
     assert [name for name, *_ in docker.calls] == ["inspect"] * 3
     assert locks == [container.id]

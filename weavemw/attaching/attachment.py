@@ -100,10 +100,14 @@ class Attachment:
         with self.lock(container_id):
             return self.attach_held(container_id, addresses, lambda _: known)
 
-    def attach_held(self, container_id: str, addresses: Sequence[Interface], names_for: Names) -> bool:
-        """:meth:`attach` for who holds the container's lock, with the names of the container that is attached."""
+    def attach_held(self, container_id: str, addresses: Sequence[Interface], names_for: Names,
+                    seen: Container | None = None) -> bool:
+        """:meth:`attach` for who holds the container's lock, with the names of the container that is attached.
+
+        ``seen`` is how it was a moment ago: if it still is, that need not be asked.
+        """
         with self.tally.failing(ATTACH_FAILURES, WeaveError, NotRunning), \
-                self._namespace(container_id) as (container, namespace):
+                self._namespace(container_id, seen) as (container, namespace):
             names, found = tuple(names_for(container)), namespace.ethwe()
             if found is None or not found.attached:
                 self._attach(container, namespace, self._plan(container, addresses), names)
@@ -202,10 +206,10 @@ class Attachment:
     # Attaching
 
     @contextlib.contextmanager
-    def _namespace(self, container_id: str) -> Iterator[tuple[Container, Namespace]]:
+    def _namespace(self, container_id: str, seen: Container | None) -> Iterator[tuple[Container, Namespace]]:
         """The namespace of the container's process, which still is that after it was opened (pids are used again)."""
         for _ in range(_INCARNATIONS):
-            container = self._running(container_id)
+            container, seen = seen if seen and seen.is_alive else self._running(container_id), None
             with contextlib.ExitStack() as stack:
                 namespace = self._open(container, stack)
                 if namespace and self._is_still(container):

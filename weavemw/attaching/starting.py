@@ -84,12 +84,15 @@ class Start:
         """What the daemon said, by its HTTP status."""
         self._code = code
 
-    def attach(self, names_for: Names) -> None:
-        """Attach what the daemon started, by the names that it has then; if that fails, refuse the start and raise."""
+    def attach(self, names_for: Names, seen: Container | None = None) -> None:
+        """Attach what the daemon started, by the names that it has then; if that fails, refuse the start and raise.
+
+        ``seen`` is the container if it was inspected since.
+        """
         if not self._is_started:
             return
         try:
-            self.attachment.attach_held(self.container.id, self.lease.addresses, names_for)
+            self.attachment.attach_held(self.container.id, self.lease.addresses, names_for, seen)
         except NotRunning:
             _log.info("container %s ended before it was attached", self.container.short_id)
         except BaseException:

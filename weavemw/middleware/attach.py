@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from weavemw.attaching.attachment import Attachment
 from weavemw.attaching.starting import Start
-from weavemw.context import LEASE, NAMES, START
+from weavemw.context import LEASE, NAMES, RUNNING, START
 from weavemw.middleware.captured import capture
 from weavemw.middleware.starting import container_of, to_attach
 
@@ -40,7 +40,7 @@ class Attacher:
         with start.locked():
             answer = capture(self.app, environ)
             start.answered(answer.code)
-            start.attach(environ.get(NAMES, _no_names))
+            start.attach(environ.get(NAMES, _no_names), environ.get(RUNNING))
         return answer.send(start_response)
 
 

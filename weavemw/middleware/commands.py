@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from weavemw.context import RUNNING
 from weavemw.dockerapi.wait_mount import PLACES
 from weavemw.errors import DockerError
 from weavemw.middleware.captured import capture
@@ -51,20 +52,20 @@ class CommandChecker:
             return self.app(environ, start_response)
         container, before = container_of(environ, decision, self.docker), time.time()
         answer = capture(self.app, environ)
-        if answer.code == _STARTED and is_checked(container) and self._has_ended(container.id):
+        if answer.code == _STARTED and is_checked(container) and self._has_ended(container.id, environ):
             self._refuse_wrong_command(container, before)
         return answer.send(start_response)
 
-    def _has_ended(self, container_id: str) -> bool:
+    def _has_ended(self, container_id: str, environ: WSGIEnvironment) -> bool:
         """Whether its process ended before it waited, or executed anything else."""
         try:
-            pid = self.docker.inspect(container_id).pid
+            environ[RUNNING] = running = self.docker.inspect(container_id)
         except DockerError as error:
             if error.status != 404:
                 raise
             return True  # removed, by AutoRemove
         end = time.monotonic() + self.patience
-        while (progress := self._progress_of(pid)) is Progress.STARTING and time.monotonic() < end:
+        while (progress := self._progress_of(running.pid)) is Progress.STARTING and time.monotonic() < end:
             time.sleep(_LOOK_EVERY)
         return progress is Progress.ENDED
 

@@ -152,7 +152,7 @@ def predict(body: bytes) -> dict[str, Any] | str:
 def _with_network(config: dict[str, Any], host: dict[str, Any]) -> dict[str, Any] | str:
     entrypoint, cmd = config.get("Entrypoint"), config.get("Cmd")
     if entrypoint and entrypoint[0] == "/dev/w":
-        entrypoint = entrypoint[1:]
+        entrypoint = entrypoint[1:] or [""]
     if not entrypoint and not cmd:
         cmd = ["sh"]
     if entrypoint == [""]:  # docker run --entrypoint ""
@@ -161,8 +161,11 @@ def _with_network(config: dict[str, Any], host: dict[str, Any]) -> dict[str, Any
             return "untouched"
     binds = host.get("Binds") or []
     place = "/.dockerenv" if "/a:/dev" in binds else "/dev/w"
-    host = host | {"Binds": [*binds, f"{_WAIT}/w:{place}:ro"]}
-    return config | {"Entrypoint": [place, *(entrypoint or [])], "Cmd": cmd, "HostConfig": host}
+    mode = "ro,rprivate" if host.get("Binds") == [] else "ro"
+    host = host | {"Binds": [*binds, f"{_WAIT}/w:{place}:{mode}"]}
+    for_empty = {"/dev/w": "/dev/./w", "/.dockerenv": "/./.dockerenv"}[place]
+    wrapped = [for_empty if entrypoint == [] else place, *(entrypoint or [])]
+    return config | {"Entrypoint": wrapped, "Cmd": cmd, "HostConfig": host}
 
 
 def _said(config: Any) -> Any:

@@ -24,6 +24,7 @@ from weavemw.middleware.errors import ErrorResponder
 from weavemw.middleware.inspect import InspectRewriter
 from weavemw.middleware.ipam import IpamClient
 from weavemw.middleware.origin import OriginGuard, own_names
+from weavemw.middleware.readers import TraceRemover
 from weavemw.network.plan import mac_for
 from weavemw.ops.tally import Tally
 from weavemw.settings import Settings
@@ -46,6 +47,8 @@ def build(settings: Settings, tally: Tally | None = None) -> WSGIApplication:
     app: WSGIApplication = Passthrough(Upstream(settings.docker_socket))
     if settings.rewrite_inspect:
         app = InspectRewriter(app, router=router, mac_of=lambda container: mac_for(container.id))
+    if settings.hide_wait_program:
+        app = TraceRemover(app)
     return Handover(
         ErrorResponder(OriginGuard(
             CidrParser(

@@ -15,6 +15,7 @@ key                      type                         written by
 ``weavemw.handover``     ``hijack.Offer``             hijack: the offer to take the connection
 ``weavemw.client_gone``  ``Callable[[], bool]``       hijack: whether the client has left
 ``weavemw.request_id``   ``str``                      ErrorResponder, for logs
+``weavemw.filter``       ``relay.Filter``             TraceRemover, on events
 =======================  ===========================  ========================================
 
 A missing key means that nobody upstream had anything to say: each middleware
@@ -23,8 +24,8 @@ then passes the request on untouched.
 
 from __future__ import annotations
 
-__all__ = ["BODY", "CALL", "CLIENT_GONE", "CONNECTION", "DECISION", "HANDOVER", "HEADERS", "LEASE", "NAMES",
-           "REQUEST_ID", "RUNNING", "START"]
+__all__ = ["BODY", "CALL", "CLIENT_GONE", "CONNECTION", "DECISION", "FILTER", "HANDOVER", "HEADERS", "LEASE",
+           "NAMES", "REQUEST_ID", "RUNNING", "START"]
 
 CALL = "weavemw.call"
 BODY = "weavemw.body"
@@ -38,3 +39,4 @@ CLIENT_GONE = "weavemw.client_gone"
 REQUEST_ID = "weavemw.request_id"
 HANDOVER = "weavemw.handover"
 CONNECTION = "weavemw.connection"
+FILTER = "weavemw.filter"

@@ -64,6 +64,7 @@ class Settings:
     with_dns: bool | None = None
     rewrite_hosts: bool = True
     rewrite_inspect: bool = False
+    hide_wait_program: bool = True
     multicast_route: bool = True
     hostname_from_label: str = ""
     hostname_match: str = "(.*)"

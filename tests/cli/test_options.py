@@ -43,8 +43,10 @@ def _router(**options: object) -> dict[str, object]:
     pytest.param("-w", {"with_dns": True}, id="-w"),
     pytest.param("--with-dns", {"with_dns": True}, id="with DNS"),
     pytest.param("--without-dns", {"with_dns": False}, id="without DNS"),
-    pytest.param("--no-default-ipalloc --no-rewrite-hosts --no-multicast-route --rewrite-inspect",
-                 {"default_ipalloc": False, "rewrite_hosts": False, "multicast_route": False, "rewrite_inspect": True},
+    pytest.param("--no-default-ipalloc --no-rewrite-hosts --no-multicast-route --rewrite-inspect "
+                 "--no-hide-wait-program",
+                 {"default_ipalloc": False, "rewrite_hosts": False, "multicast_route": False, "rewrite_inspect": True,
+                  "hide_wait_program": False},
                  id="switches"),
     pytest.param("--hostname-from-label=l --hostname-match ^a --hostname-replacement=$1",
                  {"hostname_from_label": "l", "hostname_match": "^a", "hostname_replacement": "$1"}, id="hostnames"),

@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from weavemw.dockerapi.wait_mount import FORMER, PATHS, bind_of, free_place, program_of, starts_with_it
+from weavemw.dockerapi.wait_mount import (
+    FORMER,
+    PATHS,
+    bind_of,
+    free_place,
+    path_in,
+    program_of,
+    starts_with_it,
+    with_program,
+    without_program,
+)
 from weavemw.errors import BadRequest
 
 DIRECTORY = "/var/lib/weavemw/wait/0123456789ab"
@@ -30,6 +40,23 @@ def test_only_a_read_only_mount_from_our_directory_counts(bind: str, path: str) 
     assert program_of(bind) == path
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("binds", [None, [], ["/a:/b"], ["/a:/b:ro", "/x/w:/dev/w:ro"]])
+def test_a_users_binds_can_be_told_from_ours(binds: list[str] | None, path: str) -> None:
+    """Null and an empty list are two things; without the program nothing changes."""
+    assert without_program(with_program(binds, DIRECTORY, path)) == binds
+    assert without_program(binds) == binds
+
+
+@pytest.mark.parametrize(("word", "path"), [
+    ("/dev/w", "/dev/w"), ("/dev/./w", "/dev/w"), ("/.dockerenv", "/.dockerenv"), ("/./.dockerenv", "/.dockerenv"),
+    ("/w/w", "/w/w"), ("/dev/www", ""), ("w", ""), ("", ""),
+])
+def test_a_word_that_means_the_program(word: str, path: str) -> None:
+    """In each of its spellings."""
+    assert path_in(word) == path
+
+
 @pytest.mark.parametrize(("targets", "place"), [
     ([], "/dev/w"), (["/w", "/dev/www", "/devices", "/", ""], "/dev/w"), (["/dev/shm", "/dev/fuse"], "/dev/w"),
     (["/dev"], "/.dockerenv"), (["/dev/"], "/.dockerenv"), (["//dev//w/x"], "/.dockerenv"), (["dev"], "/.dockerenv"),
@@ -51,6 +78,7 @@ _MOUNT = {"Source": f"{DIRECTORY}/w", "Destination": "/dev/w", "Mode": "ro"}
 
 @pytest.mark.parametrize(("row", "is_so"), [
     ({"Command": "/dev/w sleep 9", "Mounts": [{"Source": "/a", "Destination": "/b", "Mode": ""}, _MOUNT]}, True),
+    ({"Command": "/dev/./w sh", "Mounts": [_MOUNT | {"Mode": "ro,rprivate"}]}, True),
     ({"Command": "/w/w sh", "Mounts": [{"Source": DIRECTORY, "Destination": "/w", "Mode": "ro"}]}, True),
     ({"Command": "sleep 9", "Mounts": [_MOUNT]}, False), ({"Command": "/.dockerenv sh", "Mounts": [_MOUNT]}, False),
     ({"Command": "/dev/w sh", "Mounts": []}, False), ({"Command": "/dev/w sh", "Mounts": None}, False),

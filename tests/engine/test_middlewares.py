@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from host import TestHost, scratch_root
@@ -15,10 +17,12 @@ from weavemw import wait
 from weavemw.dockerapi.client import DockerClient
 from weavemw.dockerapi.hosts import Unix
 from weavemw.dockerapi.routes import find
+from weavemw.dockerapi.wait_mount import path_in
 from weavemw.middleware.cidr import CidrParser
 from weavemw.middleware.dns import DnsInjector
 from weavemw.middleware.entrypoint import EntrypointWrapper
 from weavemw.middleware.errors import ErrorResponder
+from weavemw.middleware.readers import TraceRemover
 from weavemw.testing import FakeRouter
 from weavemw.transport.http_client import HttpClient
 from weavemw.transport.passthrough import Passthrough
@@ -42,6 +46,7 @@ class Api:
         self.upstream = Upstream(str(host.socket))
         self.direct = Passthrough(self.upstream)
         wait_dir = wait.install(host.state_dir)
+        self.shown = TraceRemover(self.direct)
         self.bind = f"{wait_dir}/w:/dev/w:ro"
         named = DnsInjector(self.direct, router=FakeRouter())
         wrapped = EntrypointWrapper(named, wait_dir=wait_dir, docker=self.docker)
@@ -89,7 +94,7 @@ def test_the_command_is_what_it_is_without_us(api: Api, image: str) -> None:
             assert replies[0] == replies[1]
             continue
         plain, wrapped = (api.docker.get(f"/containers/{reply['Id']}/json") for _, reply in replies)
-        assert [wrapped["Path"], *wrapped["Args"]] == ["/dev/w", plain["Path"], *plain["Args"]], body
+        assert [path_in(wrapped["Path"]), *wrapped["Args"]] == ["/dev/w", plain["Path"], *plain["Args"]], body
 
 
 @pytest.mark.parametrize("target", [
@@ -185,4 +190,10 @@ def test_exec_in_a_waiting_container_waits(api: Api, init: bool) -> None:
     executed = api.call(api.wrapped, "POST", f"/containers/{made}/exec", {"Cmd": ["/true"]})[1]["Id"]
     process = api.docker.get(f"/exec/{executed}/json")["ProcessConfig"]
     assert [process["entrypoint"], *process["arguments"]] == ["/dev/w", "/true"]
+    shown = api.call(api.shown, "GET", f"/exec/{executed}/json")[1]["ProcessConfig"]
+    assert [shown["entrypoint"], *shown["arguments"]] == ["/true"]
+    filters = quote(json.dumps({"container": [made], "event": ["exec_create"]}))
+    events = f"/events?since={time.time() - 60:.0f}&until={time.time():.9f}&filters={filters}"
+    assert [api.call(app, "GET", events)[1]["Action"].strip() for app in (api.direct, api.shown)] == \
+        ["exec_create: /dev/w /true", "exec_create: /true"]
     api.docker.kill(made)

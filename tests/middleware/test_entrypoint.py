@@ -40,13 +40,18 @@ def wrapper(daemon: Any, docker: FakeDocker) -> EntrypointWrapper:
     pytest.param({"Entrypoint": ["e"], "Cmd": ["c"]}, {"Entrypoint": ["y"]}, ["/dev/w", "y"], None,
                  id="own entrypoint"),
     pytest.param({"Entrypoint": ["e"], "Cmd": ["c"]}, {"entrypoint": "y"}, ["/dev/w", "y"], None, id="a string"),
-    pytest.param({"Entrypoint": ["e"], "Cmd": ["c"]}, {"Entrypoint": []}, ["/dev/w"], ["c"], id="cleared by []"),
+    pytest.param({"Entrypoint": ["e"], "Cmd": ["c"]}, {"Entrypoint": []}, ["/dev/./w"], ["c"], id="cleared by []"),
     pytest.param({"Entrypoint": ["e"]}, {"Entrypoint": [""], "Cmd": ["x"]}, ["/dev/w"], ["x"], id='cleared by [""]'),
     pytest.param({"Entrypoint": ["/dev/w", "e"], "Cmd": ["c"]}, {}, ["/dev/w", "e"], ["c"], id="image was wrapped"),
     pytest.param({"Entrypoint": ["e"]}, {"Entrypoint": ["/dev/w", "y"]}, ["/dev/w", "y"], None,
                  id="request was wrapped"),
     pytest.param({}, {"Cmd": "x y"}, ["/dev/w"], "x y", id="the command stays as it was given"),
     pytest.param({"Entrypoint": None, "Cmd": None}, {"Cmd": ["x"]}, ["/dev/w"], ["x"], id="nulls in the image"),
+    pytest.param({"Entrypoint": ["e"], "Cmd": None}, {"Cmd": []}, ["/dev/w", "e"], None, id="an empty command"),
+    pytest.param({}, {"Entrypoint": ["/dev/w"], "Cmd": ["x"]}, ["/dev/w"], ["x"], id="null was wrapped"),
+    pytest.param({}, {"Entrypoint": ["/dev/./w"], "Cmd": ["x"]}, ["/dev/./w"], ["x"], id="[] was wrapped"),
+    pytest.param({"Entrypoint": ["e"]}, {"Entrypoint": ["/dev/w"], "Cmd": ["x"]}, ["/dev/w"], ["x"],
+                 id="null was wrapped, the image has an entrypoint"),
 ])
 def test_entrypoint_is_wrapped(wrapper: Any, daemon: Any, ask: Any, image: dict[str, object], body: dict[str, object],
                                entrypoint: list[str], cmd: object) -> None:
@@ -57,6 +62,13 @@ def test_entrypoint_is_wrapped(wrapper: Any, daemon: Any, ask: Any, image: dict[
     assert sent["HostConfig"] == {"Binds": [BIND]}
     assert (sent["Image"], sent["Big"]) == ("x", 9007199254740993)
     assert "entrypoint" not in sent
+
+
+def test_what_goes_with_the_images_command(wrapper: Any, daemon: Any, ask: Any) -> None:
+    """Docker says it of a container that takes its image's command, and of no other."""
+    for body, expected in (({}, True), ({"Cmd": ["x"]}, None)):
+        ask(wrapper, "POST", CREATE, body, **attach(Cmd=["c"], ArgsEscaped=True))
+        assert daemon.request.json.get("ArgsEscaped") is expected
 
 
 @pytest.mark.parametrize(("image", "body"), [
@@ -230,12 +242,14 @@ CONFIG = {"Hostname": "c", "Env": ["A=1"], "Entrypoint": ["/dev/w", "e"], "Cmd":
     pytest.param(CONFIG, b"{}", CONFIG | {"Entrypoint": ["e"]}, id="empty object"),
     pytest.param({"Entrypoint": ["/dev/w"], "Cmd": ["c"]}, b"", {"Entrypoint": [], "Cmd": ["c"]},
                  id="had no entrypoint"),
-    pytest.param({"Entrypoint": ["/dev/w", "e"], "Cmd": None}, b"", {"Entrypoint": ["e"], "Cmd": []}, id="no command"),
+    pytest.param({"Entrypoint": ["/dev/w", "e"], "Cmd": None}, b"", {"Entrypoint": ["e"], "Cmd": None},
+                 id="no command"),
     pytest.param(CONFIG, b'{"User":"x"}', {"User": "x", "Entrypoint": ["e"], "Cmd": ["c"]}, id="another change"),
     pytest.param(CONFIG, b'{"cmd":["x"]}', {"Cmd": ["x"], "Entrypoint": ["e"]}, id="own command"),
-    pytest.param(CONFIG, b'{"Entrypoint":["y"]}', {"Entrypoint": ["y"], "Cmd": []}, id="own entrypoint"),
+    pytest.param(CONFIG, b'{"Entrypoint":["y"]}', {"Entrypoint": ["y"], "Cmd": None}, id="own entrypoint"),
     pytest.param(CONFIG, b'{"Entrypoint":[]}', {"Entrypoint": [], "Cmd": ["c"]}, id="entrypoint cleared"),
-    pytest.param(CONFIG, b'{"Entrypoint":["/dev/w","y"]}', {"Entrypoint": ["y"], "Cmd": []}, id="copied from inspect"),
+    pytest.param(CONFIG, b'{"Entrypoint":["/dev/w","y"]}', {"Entrypoint": ["y"], "Cmd": None},
+                 id="copied from inspect"),
 ])
 def test_an_image_gets_its_own_entrypoint_back(wrapper: Any, daemon: Any, docker: FakeDocker, ask: Any,
                                                config: dict[str, Any], body: bytes, expected: object) -> None:

@@ -34,6 +34,7 @@ def test_a_process_that_is_not_the_wait_program_does_not_wait() -> None:
 @pytest.mark.parametrize("script", [
     pytest.param("exec -a /dev/w sleep 30", id="itself"),
     pytest.param("exec -a /.dockerenv sleep 30", id="at another place"),
+    pytest.param("exec -a /dev/./w sleep 30", id="in another spelling"),
     pytest.param("exec -a /w/w sleep 30", id="an earlier version's"),
     pytest.param("(exec -a /dev/w sleep 30); :", id="below an init"),
 ])

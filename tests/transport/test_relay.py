@@ -298,3 +298,19 @@ def test_stop_does_not_wait_for_ever():
     assert read_all(client) == b""
     client.close()
     daemon.close()
+
+
+def test_what_the_daemon_sends_may_go_through_a_filter(relay: Relay) -> None:
+    """What the filter gives goes on at once, and what it gives at the end before the end; the client's bytes don't."""
+    client, client_side = socket.socketpair()
+    daemon_side, daemon = socket.socketpair()
+    client.settimeout(10)
+    with client, daemon:
+        relay.add(Stream(client_side, daemon_side, through=lambda data: data.upper() or b"!"))
+        client.sendall(b"up")
+        assert daemon.recv(9) == b"up"
+        daemon.sendall(b"HTTP/1.1 200 OK\r\n\r\ndown")
+        assert client.recv(99) == b"HTTP/1.1 200 OK\r\n\r\nDOWN"
+        sent = b"x" * (3 << 20)
+        threading.Thread(target=lambda: (daemon.sendall(sent), daemon.shutdown(socket.SHUT_WR))).start()
+        assert read_all(client) == sent.upper() + b"!"

@@ -181,6 +181,8 @@ _ATTACHING: list[Any] = [
                  help="No route for multicast in containers."),
     click.option("--rewrite-inspect", "rewrite_inspect", flag_value=True, default=None,
                  help="Show weave addresses in `docker inspect`."),
+    click.option("--no-hide-wait-program", "hide_wait_program", flag_value=False, default=None,
+                 help="Show in `docker inspect`, `ps` and events how containers are held back."),
     click.option("--start-timeout", type=float, metavar="SECONDS",
                  help=f"How long a start may wait for its network. [default: {_D.start_timeout:g}]"),
 ]

@@ -7,12 +7,14 @@ The rules are those of moby's ``daemon/commit.go`` (``merge``),
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 
 from weavemw.dockerapi.payload import Object, fold
-from weavemw.dockerapi.wait_mount import PLACES
+from weavemw.dockerapi.wait_mount import PLACES, path_in, spelled
 
-__all__ = ["host_config", "merged_command", "merged_env", "network_mode", "set_host_config", "unwrapped"]
+__all__ = ["host_config", "merged_command", "merged_env", "network_mode", "set_host_config", "unwrapped",
+           "wrapped"]
 
 #: The fields of a HostConfig. Up to API 1.43 they may also stand beside those of the
 #: Config, and count if there is no ``HostConfig`` object.
@@ -56,8 +58,8 @@ def merged_env(request: Sequence[str], image: Sequence[str]) -> list[str]:
 
 
 def merged_command(entrypoint: Sequence[str] | None, cmd: Sequence[str] | None, image_entrypoint: Sequence[str] | None,
-                   image_cmd: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """A container's entrypoint and command, both empty if there is nothing to run.
+                   image_cmd: Sequence[str] | None) -> tuple[list[str] | None, list[str] | None]:
+    """A container's entrypoint and command as inspect shows them, neither with a word if there is nothing to run.
 
     ``None`` is an absent or null field. An empty list clears the image's
     entrypoint and keeps its command; ``[""]`` clears both.
@@ -66,17 +68,22 @@ def merged_command(entrypoint: Sequence[str] | None, cmd: Sequence[str] | None, 
         cmd = image_cmd
     if entrypoint is None:
         entrypoint = image_entrypoint
-    return ([] if entrypoint is None or list(entrypoint) == [""] else list(entrypoint)), list(cmd or ())
+    return (None if entrypoint is None or list(entrypoint) == [""] else list(entrypoint),
+            None if cmd is None else list(cmd))
+
+
+def wrapped(entrypoint: Sequence[str] | None, program: str) -> list[str]:
+    """An entrypoint after the wait program, such that :func:`unwrapped` can tell what it was."""
+    return [spelled(program, entrypoint), *(entrypoint or ())]
 
 
 def unwrapped(entrypoint: Sequence[str] | None, programs: Collection[str] = PLACES) -> list[str] | None:
     """An entrypoint without the wait program that a container of ours, or an image made of one, brings along.
 
-    ``programs`` are the paths that mean it; at the default ones nobody has a program of his own.
+    ``programs`` are the paths that mean it; at the default ones nobody has a program of his own. What was null
+    comes back as ``[""]``: for that a create gets null, where for null it would get the image's.
     """
-    if entrypoint is None:
-        return None
-    words = list(entrypoint)
-    while words and words[0] in programs:
-        words.pop(0)
-    return words
+    if not entrypoint or path_in(entrypoint[0]) not in programs:
+        return None if entrypoint is None else list(entrypoint)
+    own = list(itertools.dropwhile(lambda word: path_in(word) in programs, entrypoint))
+    return own or ([] if entrypoint[0] == spelled(path_in(entrypoint[0]), []) else [""])

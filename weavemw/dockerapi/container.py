@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from weavemw.dockerapi.wait_mount import program_of
+from weavemw.dockerapi.wait_mount import path_in, program_of
 
 __all__ = ["Container"]
 
@@ -53,8 +53,13 @@ class Container:
         Its entrypoint begins with the wait program, which is mounted by us: an image that names the same path is not
         ours. Nor is what shares its network, with the host or another container, whatever it looks like.
         """
-        programs = {program_of(bind) for bind in self.binds} - {""}
-        return not self.shares_network and not programs.isdisjoint(self.entrypoint[:1])
+        return not self.shares_network and bool(self.program)
+
+    @property
+    def program(self) -> str:
+        """The path of the wait program that its entrypoint begins with, empty if there is none."""
+        path = path_in(self.entrypoint[0]) if self.entrypoint else ""
+        return path if path in map(program_of, self.binds) else ""
 
     @property
     def shares_network(self) -> bool:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from weavemw.errors import BadRequest
 
-__all__ = ["FORMER", "PATHS", "PLACES", "bind_of", "free_place", "program_of", "starts_with_it"]
+__all__ = ["FORMER", "PATHS", "PLACES", "bind_of", "free_place", "path_in", "program_of", "spelled", "starts_with_it",
+           "with_program", "without_program"]
 
 #: The program's paths in a container, the first that is free being taken. No image can have a program of its own there.
 PLACES = ("/dev/w", "/.dockerenv")
@@ -28,12 +29,38 @@ PATHS = (*PLACES, FORMER)
 
 #: As :func:`weavemw.wait.install` names the directory. Which state directory it is in does not count: it may have been
 #: another when the container was made, and whoever can mount the host's directories needs no trick to be root there.
-_BIND = re.compile(r"/(?:.*/)?wait/[0-9a-f]{12}(?:/w:(?P<place>/dev/w|/\.dockerenv)|:/w):ro")
+_BIND = re.compile(r"/(?:.*/)?wait/[0-9a-f]{12}(?:/w:(?P<place>/dev/w|/\.dockerenv)|:/w):ro(?:,rprivate)?")
+
+#: Modes that mean the same to Docker. The second one tells that ``Binds`` was an empty list, and not null.
+_MODE, _MODE_FOR_EMPTY = "ro", "ro,rprivate"
 
 
-def bind_of(directory: str, place: str) -> str:
+def bind_of(directory: str, place: str, mode: str = _MODE) -> str:
     """The entry in a HostConfig's ``Binds`` that mounts the program from its directory on the host."""
-    return f"{directory}:{posixpath.dirname(FORMER)}:ro" if place == FORMER else f"{directory}/w:{place}:ro"
+    return f"{directory}:{posixpath.dirname(FORMER)}:{mode}" if place == FORMER else f"{directory}/w:{place}:{mode}"
+
+
+def with_program(binds: Sequence[str] | None, directory: str, place: str) -> list[str]:
+    """A HostConfig's ``Binds`` and the program, such that :func:`without_program` can tell what they were."""
+    return [*(binds or ()), bind_of(directory, place, _MODE_FOR_EMPTY if binds == [] else _MODE)]
+
+
+def without_program(binds: Sequence[str] | None) -> list[str] | None:
+    """A HostConfig's ``Binds`` as they were asked for: clients copy them from inspect."""
+    kept = [bind for bind in binds or () if not program_of(bind)]
+    was_null = not binds or binds[-1].endswith(f":{_MODE}")
+    return None if binds is None or (binds and not kept and was_null) else kept
+
+
+def spelled(place: str, entrypoint: Sequence[str] | None) -> str:
+    """The program's path as the word before an entrypoint: ``/dev/./w`` for an empty list, ``/dev/w`` for null."""
+    return posixpath.join(posixpath.dirname(place), ".", posixpath.basename(place)) if entrypoint == [] else place
+
+
+def path_in(word: str) -> str:
+    """The path of :data:`PATHS` that is meant by a word of a command, empty if it is another one."""
+    path = posixpath.normpath(word)
+    return path if path in PATHS else ""
 
 
 def program_of(bind: str) -> str:
@@ -47,9 +74,9 @@ def program_of(bind: str) -> str:
 
 def starts_with_it(row: Mapping[str, Any]) -> bool:
     """Whether a container was made with the wait program, seen from its row in ``GET /containers/json``."""
-    command = str(row.get("Command") or "").partition(" ")[0]
-    return any(command == program_of(f"{mount.get('Source')}:{mount.get('Destination')}:{mount.get('Mode')}")
-               for mount in row.get("Mounts") or ()) if command else False
+    program = path_in(str(row.get("Command") or "").partition(" ")[0])
+    return any(program == program_of(f"{mount.get('Source')}:{mount.get('Destination')}:{mount.get('Mode')}")
+               for mount in row.get("Mounts") or ()) if program else False
 
 
 def free_place(targets: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,20 @@ class Captured:
     def code(self) -> int:
         """The status as a number."""
         return int(self.status.split(" ", 1)[0])
+
+    @property
+    def is_plain_json(self) -> bool:
+        """Whether it is a 200 with JSON that is not packed."""
+        headers = {name.lower(): value for name, value in self.headers}
+        return (self.code == HTTPStatus.OK and "content-encoding" not in headers
+                and headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json")
+
+    def with_body(self, body: bytes) -> Captured:
+        """The same answer with another body and its length; itself if that is the body that it has."""
+        if body == self.body:
+            return self
+        kept = [pair for pair in self.headers if pair[0].lower() not in ("content-length", "transfer-encoding")]
+        return Captured(self.status, [*kept, ("Content-Length", str(len(body)))], body)
 
     def send(self, start_response: StartResponse) -> list[bytes]:
         """Answer with it."""

@@ -83,7 +83,7 @@ class CommandChecker:
 
 def is_checked(container: Container) -> bool:
     """Whether its first process is a wait program that looks commands up (those of earlier versions did not)."""
-    return not container.init and container.entrypoint[:1] != () and container.entrypoint[0] in PLACES
+    return not container.init and container.program in PLACES
 
 
 def complaint(command: str, status: int) -> str:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from weavemw import context
 from weavemw.attaching.decision import Attach
 from weavemw.dockerapi import routes
-from weavemw.dockerapi.configs import host_config, merged_command, set_host_config, unwrapped
+from weavemw.dockerapi.configs import host_config, merged_command, set_host_config, unwrapped, wrapped
 from weavemw.dockerapi.payload import Object, body_of
-from weavemw.dockerapi.wait_mount import FORMER, PLACES, bind_of, free_place, program_of
+from weavemw.dockerapi.wait_mount import FORMER, PLACES, free_place, path_in, program_of, with_program, without_program
 from weavemw.errors import DockerError
 from weavemw.middleware.processes import still_waiting
 
@@ -77,18 +77,17 @@ class EntrypointWrapper:
         body = body_of(environ)
         host = host_config(body.document) if body.document else None
         if body.document and host:
-            self._mount(body.document, host, decision.container.entrypoint[0])
+            self._mount(body.document, host, path_in(decision.container.entrypoint[0]))
             body.store(environ)
 
     def _mount(self, document: Object, host: Object, place: str) -> None:
         source = str(self._wait_dir() if callable(self._wait_dir) else self._wait_dir)
-        theirs = [bind for bind in host.strings("Binds") or () if not program_of(bind)]
-        host.set("Binds", [*theirs, bind_of(source, place)])
+        host.set("Binds", with_program(without_program(host.strings("Binds")), source, place))
         set_host_config(document, host)
 
     def _targets(self, document: Object, host: Object, image: dict[str, Any]) -> Iterator[str]:
         """All paths in the container at which something of the user's or the image's is put."""
-        yield from (_target(bind) for bind in host.strings("Binds") or () if not program_of(bind))
+        yield from map(_target, without_program(host.strings("Binds")) or ())
         yield from (mount.string("Target") for mount in host.objects("Mounts"))
         yield from (device.string("PathInContainer") for device in host.objects("Devices"))
         yield from (*host.keys("Tmpfs"), *document.keys("Volumes"), *(image.get("Volumes") or ()))
@@ -106,13 +105,13 @@ class EntrypointWrapper:
         body = body_of(environ)
         command = body.document.strings("Cmd") if body.document else None
         if body.document and command:
-            body.document.set("Cmd", [container.entrypoint[0], *command])
+            body.document.set("Cmd", [container.program, *command])
             body.store(environ)
 
     def _on_commit(self, environ: WSGIEnvironment, call: Call) -> None:
         container = self._ours(routes.query_of(environ).get("container", ""))
         body = body_of(environ)
-        if container is None or not unwrap(body, container.config, {*PLACES, container.entrypoint[0]}):
+        if container is None or not unwrap(body, container.config, {*PLACES, container.program}):
             return
         environ["CONTENT_TYPE"] = "application/json"
         routes.drop_from_query(environ, "changes", lambda change: bool(_CLEARS_ENTRYPOINT.fullmatch(change)))
@@ -141,9 +140,11 @@ def wrap(document: Object, image: dict[str, Any], place: str = PLACES[0], progra
                                      unwrapped(image.get("Entrypoint")), image.get("Cmd"))
     if not entrypoint and not cmd:
         return False
-    document.set("Entrypoint", [place, *entrypoint])
-    if cmd != (given or []):
+    document.set("Entrypoint", wrapped(entrypoint, place))
+    if cmd != given:
         document.set("Cmd", cmd)
+        if image.get("ArgsEscaped"):  # which goes with the image's command
+            document.set("ArgsEscaped", True)
     return True
 
 
@@ -161,7 +162,7 @@ def unwrap(body: Body, config: Any, programs: Collection[str] = PLACES) -> bool:
     entrypoint, cmd = merged_command(unwrapped(document.command("Entrypoint"), programs), document.command("Cmd"),
                                      unwrapped(config.get("Entrypoint"), programs), config.get("Cmd"))
     # An empty list stays, where null would be completed with the container's entrypoint.
-    document.set("Entrypoint", entrypoint)
+    document.set("Entrypoint", entrypoint or [])
     document.set("Cmd", cmd)
     return True
 

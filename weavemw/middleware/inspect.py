@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from weavemw.dockerapi import routes
 from weavemw.dockerapi.container import Container
 from weavemw.dockerapi.payload import Number, Object, encode, parse
 from weavemw.errors import RouterError
-from weavemw.middleware.captured import Captured, capture
+from weavemw.middleware.captured import capture
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -43,8 +42,9 @@ class InspectRewriter:
         if call is None or call.name not in ("container_inspect", "exec_inspect"):
             return self.app(environ, start_response)
         reply = capture(self.app, environ)
-        body = self._rewritten(reply.body, call.name == "exec_inspect") if is_plain_json(reply) else reply.body
-        return (reply if body == reply.body else with_body(reply, body)).send(start_response)
+        if reply.is_plain_json:
+            reply = reply.with_body(self._rewritten(reply.body, call.name == "exec_inspect"))
+        return reply.send(start_response)
 
     def _rewritten(self, body: bytes, of_exec: bool) -> bytes:
         document, rest = parse(body)
@@ -71,19 +71,6 @@ class InspectRewriter:
         except RouterError as error:
             _log.warning("inspect shows no weave addresses: %s", error)
             return ()
-
-
-def is_plain_json(reply: Captured) -> bool:
-    """Whether it is a 200 with JSON that is not packed."""
-    headers = {name.lower(): value for name, value in reply.headers}
-    return (reply.code == HTTPStatus.OK and "content-encoding" not in headers
-            and headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json")
-
-
-def with_body(reply: Captured, body: bytes) -> Captured:
-    """The same reply with another body and its length."""
-    kept = [pair for pair in reply.headers if pair[0].lower() not in ("content-length", "transfer-encoding")]
-    return Captured(reply.status, [*kept, ("Content-Length", str(len(body)))], body)
 
 
 def show(settings: Object, addresses: tuple[Interface, ...], mac: str) -> None:

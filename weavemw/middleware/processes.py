@@ -6,7 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weavemw.dockerapi.wait_mount import PATHS
+from weavemw.dockerapi.wait_mount import path_in
 
 if TYPE_CHECKING:
     from weavemw.dockerapi.container import Container
@@ -35,7 +35,8 @@ def progress_of(pid: int) -> Progress:
     if name == _WAITING:
         return Progress.WAITING
     # While it executes a program, and while it ends, a process has no command line.
-    is_before = name.startswith(_RUNTIME) or _program_of(str(pid)) in ("", *PATHS)
+    program = _program_of(str(pid))
+    is_before = name.startswith(_RUNTIME) or not program or bool(path_in(program))
     return Progress.STARTING if is_before else Progress.OTHER
 
 
@@ -45,7 +46,7 @@ def still_waiting(container: Container) -> bool:
     if not container.pid:
         return False
     children = _read(f"/proc/{container.pid}/task/{container.pid}/children").split()
-    return any(_program_of(pid) in PATHS for pid in (str(container.pid), *children))
+    return any(path_in(_program_of(pid)) for pid in (str(container.pid), *children))
 
 
 def _program_of(pid: str) -> str:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import itertools
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
     from weavemw.transport.hijack import Offer
+    from weavemw.transport.relay import Filter
 
 __all__ = ["NoAnswerError", "Passthrough"]
 
@@ -144,6 +146,10 @@ class Exchange:
             return
         if self.offer:
             self._respond()
+        to_pass: Filter | None = self._environ.get(context.FILTER)
+        yield from map(to_pass, itertools.chain(self._pieces(), [b""])) if to_pass else self._pieces()
+
+    def _pieces(self) -> Iterator[bytes]:
         if self._at_hand or not self._decoder.done:
             # An empty piece makes gunicorn send the head before there is a body.
             yield self._at_hand
@@ -275,7 +281,7 @@ class Tunnel(Exchange):
         self._ended = True
         client, read_ahead = self.offer.take()
         self.offer.hand_over(Stream(client, self._connection.sock, to_upstream=read_ahead,
-                                    call=_name_of(self._environ)))
+                                    call=_name_of(self._environ), through=self._environ.get(context.FILTER)))
         return nothing(self._start_response)
 
 

@@ -10,7 +10,8 @@ response's head: where that is no HTTP, the client is answered 502 in its place.
 
 Bytes are copied by the kernel, ``splice(2)`` by way of a pipe. A pipe is only lent
 to a direction while there is something in it, so a quiet stream costs its two
-sockets and a few small objects, and no thread.
+sockets and a few small objects, and no thread. Only what a middleware wants to go
+through a filter of its own is read and sent here.
 
 Streams end with their process: when it is told to stop, each daemon's response is
 given a moment to end in its own way. A WSGI server that reloads (gunicorn on
@@ -25,12 +26,13 @@ import fcntl
 import os
 import socket
 import time
+from collections.abc import Callable
 
 from weavemw.ops.tally import REQUESTS, STREAM_BYTES, STREAMS, STREAMS_ENDED, Tally
 from weavemw.transport.http1 import HeadReader, ProtocolError, bad_gateway, decoder_for
 from weavemw.transport.loop import Loop, Watch
 
-__all__ = ["Relay", "Stream"]
+__all__ = ["Filter", "Relay", "Stream"]
 
 _BLOCK = 65536
 _PIPE_SIZE = 1 << 20
@@ -42,6 +44,10 @@ _TURN = 4 << 20
 _LINGER = 2.0
 
 Pipe = tuple[int, int]
+
+#: What the daemon's bytes go through: it takes what has come, the framing included, and gives what may go on.
+#: Whatever it changes keeps its length. It is given ``b""`` at the end.
+Filter = Callable[[bytes], bytes]
 
 
 class Pipes:
@@ -80,17 +86,19 @@ class Pipes:
 
 
 class Flow:
-    """One direction of a stream: from ``source`` to ``sink`` until the source ends."""
+    """One direction of a stream: from ``source``, perhaps through a filter, to ``sink`` until the source ends."""
 
-    __slots__ = ("_in_pipe", "_pipe", "_prefix", "done", "ended", "moved", "sink", "source")
+    __slots__ = ("_filter", "_in_pipe", "_pipe", "_prefix", "done", "ended", "moved", "sink", "source")
 
-    def __init__(self, source: socket.socket, sink: socket.socket, prefix: bytes = b"") -> None:
+    def __init__(self, source: socket.socket, sink: socket.socket, prefix: bytes = b"",
+                 through: Filter | None = None) -> None:
         self.source = source
         self.sink = sink
         self.ended = False
         self.done = False
         self.moved = 0
         self._prefix = prefix
+        self._filter = through
         self._pipe: Pipe | None = None
         self._in_pipe = 0
 
@@ -107,6 +115,8 @@ class Flow:
     def begin_with(self, data: bytes, *, ended: bool = False) -> None:
         """Move this first: it was read of the source, and is all of it if that has ``ended``."""
         self._prefix = data
+        if self._filter:
+            self._prefix = self._filter(data) + (self._filter(b"") if ended and data else b"")
         self.ended = ended
 
     def _step(self, pipes: Pipes) -> int:
@@ -117,7 +127,11 @@ class Flow:
         if self.ended:
             self.finish()
             return 0
-        self._fill_pipe(pipes)
+        if self._filter:
+            data = self.source.recv(_BLOCK)
+            self.begin_with(data, ended=not data)
+        else:
+            self._fill_pipe(pipes)
         return 0
 
     def _send_prefix(self) -> int:
@@ -162,7 +176,8 @@ class Stream:
     """A client's connection and the daemon's, joined: a :class:`~weavemw.transport.loop.Session`.
 
     What was read of the two already is in ``to_upstream`` and ``to_client``. ``call`` is the API call's name, ``code``
-    the answer's status: unless it is known, it is read as the answer begins, for ``tally``. The states::
+    the answer's status: unless it is known, it is read as the answer begins, for ``tally``. ``through`` is a filter
+    for what the daemon has yet to send. The states::
 
         joined ──► one direction ended ──► both ended ──► over
            │                                  ▲
@@ -181,11 +196,12 @@ class Stream:
     pipes: Pipes
 
     def __init__(self, client: socket.socket, upstream: socket.socket, to_upstream: bytes = b"",
-                 to_client: bytes = b"", *, call: str = "", code: str | None = None) -> None:
+                 to_client: bytes = b"", *, call: str = "", code: str | None = None,
+                 through: Filter | None = None) -> None:
         self.client = client
         self.upstream = upstream
         self.up = Flow(client, upstream, to_upstream)
-        self.down = Flow(upstream, client, to_client)
+        self.down = Flow(upstream, client, to_client, through)
         self.call = call
         self.code = code
         self.head = HeadReader()

@@ -56,7 +56,8 @@ def build(settings: Settings, tally: Tally | None = None) -> WSGIApplication:
                     DnsInjector(
                         IpamClient(
                             Attacher(CommandChecker(app, docker=docker), attachment=attachment),
-                            attachment=attachment, start_timeout=settings.start_timeout),
+                            attachment=attachment, start_timeout=settings.start_timeout,
+                            at_once=max(1, settings.threads * 3 // 4)),
                         router=router, with_dns=settings.with_dns,
                         hostname_from_label=settings.hostname_from_label,
                         hostname_match=settings.hostname_match,

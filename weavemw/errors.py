@@ -23,6 +23,7 @@ __all__ = [
     "InvalidCidr",
     "NetworkError",
     "NoAnswer",
+    "Overloaded",
     "PayloadTooLarge",
     "RequestTimeout",
     "RouterBusy",
@@ -69,6 +70,12 @@ class RequestTimeout(WeaveError):
     """A request that makes no progress."""
 
     status = 408
+
+
+class Overloaded(WeaveError):
+    """As many requests wait as may: asking again later may help."""
+
+    status = 503
 
 
 class PayloadTooLarge(WeaveError):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_interface
+from threading import Event
 
 import pytest
 from werkzeug.test import EnvironBuilder, run_wsgi_app
@@ -10,7 +11,7 @@ from weavemw.attaching.attachment import Attachment
 from weavemw.attaching.decision import Attach, Lease, LeaveAlone
 from weavemw.attaching.locks import Busy
 from weavemw.context import CLIENT_GONE, DECISION, LEASE
-from weavemw.errors import ClientGone, DockerUnreachable, RouterBusy, RouterError, RouterUnreachable
+from weavemw.errors import ClientGone, DockerUnreachable, Overloaded, RouterBusy, RouterError, RouterUnreachable
 from weavemw.middleware.ipam import IpamClient
 from weavemw.network.addresses import parse
 from weavemw.testing import FakeDocker, FakeRouter, RecordingNetwork
@@ -198,3 +199,25 @@ def test_everything_else_passes_untouched(world, method, path, decision):
     answer = [b"itself"]
     assert IpamClient(lambda environ, start_response: answer, attachment=world.attachment)(environ, None) is answer
     assert world.router.calls == []
+
+
+def test_only_so_many_wait_for_an_address(world):
+    """One too many is told so at once; when the others are through, there is place again."""
+    waiting, may_go = Event(), Event()
+    allocate = world.router.allocate
+
+    def slow(*arguments, **more):
+        waiting.set()
+        may_go.wait(10)
+        return allocate(*arguments, **more)
+
+    world.router.allocate = slow
+    world.app = IpamClient(world.daemon, attachment=world.attachment, at_once=1)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(world.start, world.docker.create("a"))
+        waiting.wait(10)
+        with pytest.raises(Overloaded, match="too many containers wait"):
+            world.start(world.docker.create("b"))
+        may_go.set()
+        assert first.result()[0] == "204 No Content"
+    assert world.start(world.docker.create("c"))[0] == "204 No Content"

@@ -149,19 +149,16 @@ class Loop:
         if fd == self._wake:
             os.eventfd_read(self._wake)
         elif session := self._by_fd.get(fd):
-            if event & _GONE:
-                session.gone(fd)
+            if event & _GONE and not self._did(session, lambda: session.gone(fd)):
+                return
             self._advance(session)
 
     def _take_new(self) -> None:
         while self._new:
             session = self._new.popleft()
             self._sessions[session] = []
-            try:
-                session.begin(lambda sock, session=session: self._watch(sock, session))  # type: ignore[misc]
-            except Exception:  # noqa: BLE001  # of whatever one fails: the others go on
-                self._failed(session)
-            else:
+            if self._did(session, lambda session=session: session.begin(  # type: ignore[misc]
+                    lambda sock: self._watch(sock, session))):
                 self._advance(session)
 
     def _watch(self, sock: socket.socket, session: Session) -> None:
@@ -174,20 +171,27 @@ class Loop:
     def _advance(self, session: Session) -> None:
         if session not in self._sessions:
             return  # it ended while it waited for its turn
-        try:
-            more, over = session.move(), session.over
-        except Exception:  # noqa: BLE001  # as above
-            self._failed(session)
-            return
-        if more:
-            self._busy.append(session)
-        elif over:
-            self._end(session)
+        if not self._did(session, lambda: self._move(session)):
             return
         if session.deadline is None:
             self._timed.discard(session)
         else:
             self._timed.add(session)
+
+    def _move(self, session: Session) -> None:
+        if session.move():
+            self._busy.append(session)
+        elif session.over:
+            self._end(session)
+
+    def _did(self, session: Session, step: Callable[[], None]) -> bool:
+        """Whether the session is still there after a step; one that fails ends alone, of whatever it failed."""
+        try:
+            step()
+        except Exception:  # noqa: BLE001  # the others need this thread
+            _log.exception("%s: a connection is closed early", self.name)
+            self._end(session)
+        return session in self._sessions
 
     def _end_late(self) -> None:
         if self._timed:
@@ -197,12 +201,8 @@ class Loop:
 
     def _tell_all_to_stop(self) -> None:
         for session in list(self._sessions):
-            session.stop()
-            self._advance(session)
-
-    def _failed(self, session: Session) -> None:
-        _log.exception("%s: a connection is closed early", self.name)
-        self._end(session)
+            if self._did(session, session.stop):
+                self._advance(session)
 
     def _end(self, session: Session, why: str = "") -> None:
         for fd in self._sessions.pop(session):
@@ -210,5 +210,5 @@ class Loop:
         self._timed.discard(session)
         try:
             session.end(why)
-        except Exception:  # noqa: BLE001  # as above
+        except Exception:  # noqa: BLE001  # as above: it is out of the loop already
             _log.exception("%s: closing a connection failed", self.name)

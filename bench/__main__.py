@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from host import TestHost, why_not
 
-from bench import measure, names, network
+from bench import crowds, measure, names, network
 from bench.proxies import Served, haproxy, synthetic, weave_server
 from bench.table import Row, table
 
@@ -26,7 +26,7 @@ def main() -> None:
     """Measure, print; ``--quick`` is for trying whether it works."""
     parser = argparse.ArgumentParser(description="Compare the proxy with haproxy and with no proxy at all.")
     parser.add_argument("--quick", action="store_true", help="a few seconds each: figures that mean nothing")
-    parser.add_argument("--only", choices=["small", "volume", "streams", "attach", "network", "names"],
+    parser.add_argument("--only", choices=["small", "volume", "streams", "attach", "crowds", "network", "names"],
                         help="one kind of measurement")
     options = parser.parse_args()
     if reason := why_not():
@@ -50,6 +50,8 @@ def measured(quick: bool, only: str | None) -> Iterator[Row]:
                     for connections in (1, 8, 64):
                         yield from measure.small_requests(targets, path, connections, 1 if quick else 4, rounds)
             proxies = {name: target for name, target in targets.items() if name != "bare"}
+            if only in (None, "crowds"):
+                yield from crowds.rows(proxies, 1 if quick else 6)
             if only in (None, "attach"):
                 yield from measure.round_trips(proxies, 50 if quick else 1000, rounds)
             if only in (None, "volume"):

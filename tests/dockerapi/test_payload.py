@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tracemalloc
 from io import BytesIO
 from typing import Any
 
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weavemw import context
-from weavemw.dockerapi.payload import Body, Number, Object, body_of, encode, fold, parse
+from weavemw.dockerapi.payload import LIMIT, Body, Number, Object, body_of, encode, fold, parse
 from weavemw.errors import BadRequest, PayloadTooLarge
 
 
@@ -190,9 +192,44 @@ def test_removing_takes_all_spellings() -> None:
     pytest.param(b'{"a":' * 100_000 + b"1" + b"}" * 100_000, id="objects"),
 ])
 def test_what_we_can_not_read_is_refused(deep: bytes) -> None:
-    """Nothing undecided is forwarded: nesting beyond our parser is a bad request."""
+    """Nothing undecided is forwarded: nesting beyond Go's parser is a bad request."""
     with pytest.raises(BadRequest, match="nested too deeply"):
         Body(deep)
+
+
+@pytest.mark.parametrize(("before", "part", "after"), [
+    ('{"x":[', "[]", "]}"), ('{"x":[', "0", "]}"), ("{", '"a":0', "}"), ("{", '"HostConfig":{"Dns":["a"]}', "}"),
+    ('{"Env":[', '"ab"', "]}"), ('{"Env":[', "[[0]]", "]}"), ('{"Labels":{', '"ab":""', "}}"),
+    ('{"Volumes":{', '"ab":{}', "}}"), ('{"HostConfig":{"Mounts":[', "{}", "]}}"),
+    ('{"HostConfig":{"Mounts":[', '{"Type":"bind","Target":"/a"}', "]}}"),
+    ('{"HostConfig":{"Mounts":[{"x":[', "{}", "]}]}}"),
+])
+def test_memory(before: str, part: str, after: str) -> None:
+    """Whatever fills a body, reading it takes little more than the largest one has."""
+    raw = (before + ",".join([part] * (1_000_000 // len(part))) + after).encode()
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(BadRequest, PayloadTooLarge):
+            _read_all(document(raw))
+        assert tracemalloc.get_traced_memory()[1] < 10 * LIMIT
+    finally:
+        tracemalloc.stop()
+
+
+def _read_all(body: Object) -> None:
+    host = body.child("HostConfig") or Object()
+    for target in host.objects("Mounts"):
+        target.string("Target")
+    assert [body.labels("Labels"), body.keys("Volumes"), host.strings("Dns"), body.strings("Env")]
+
+
+def test_what_go_reads_deeply_is_read() -> None:
+    """Ten thousand lists in one another are kept as they came, beside what is changed."""
+    deep = b"[" * 9_999 + b"]" * 9_999
+    body = Body(b'{"a":%b,"Env":null}' % deep)
+    assert body.document is not None
+    body.document.set("Env", [])
+    assert body.data == b'{"a":%b,"Env":[]}' % deep
 
 
 def test_a_number_may_have_any_length() -> None:

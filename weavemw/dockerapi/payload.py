@@ -11,18 +11,20 @@ The daemon decodes with Go's ``encoding/json``, which differs from Python's
 * Only the first JSON value of the body counts; NaN and Infinity are no JSON.
 
 What nobody changed is forwarded byte for byte. What was changed keeps its
-unknown fields, their order, and every digit of every number.
+unknown fields, their order, and every digit of every number. What nobody asks
+for is not even read (:mod:`weavemw.dockerapi.jsontext`).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from weavemw.context import BODY
+from weavemw.dockerapi.jsontext import Text, object_at_start
 from weavemw.errors import BadRequest, PayloadTooLarge
 
 if TYPE_CHECKING:
@@ -31,11 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["LIMIT", "Body", "Number", "Object", "body_of", "encode", "fold", "parse", "read_input"]
 
 #: The largest body, in bytes, that is read whole; a create is a few kilobytes.
-LIMIT = 16 * 1024 * 1024
+LIMIT = 4 * 1024 * 1024
 
 _FOLDED = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)} | {0x17F: ord("s"), 0x212A: ord("k")}
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class Number(str):
@@ -51,16 +51,17 @@ class Object:
     type than the daemon's, as the daemon would. ``path`` ("HostConfig.") is for complaints.
     """
 
-    __slots__ = ("changed", "pairs", "path")
+    __slots__ = ("_places", "changed", "pairs", "path")
 
     def __init__(self, pairs: Iterable[tuple[str, Any]] = (), path: str = "") -> None:
         self.pairs = list(pairs)
         self.path = path
         self.changed = False
+        self._places: dict[str, list[int]] | None = None
 
     def has(self, name: str) -> bool:
         """Whether the field is there, ``null`` included."""
-        return bool(self._values(name))
+        return bool(self._places_of(name))
 
     def string(self, name: str) -> str:
         """A string; missing and ``null`` read as empty."""
@@ -75,7 +76,7 @@ class Object:
         items = self._list(name, "a list of strings")
         if items is None:
             return None
-        return [self._item(name, number, item) for number, item in enumerate(items)]
+        return [self._text(f"{name}[{number}]", item) for number, item in enumerate(items)]
 
     def command(self, name: str) -> list[str] | None:
         """A list of strings or a single string, as ``Entrypoint`` and ``Cmd`` may be."""
@@ -92,15 +93,14 @@ class Object:
             if value is None:
                 found = None
             else:
-                pairs = self._expect(name, value, Object, "an object").pairs
-                found = Object([*(found.pairs if found else ()), *pairs], f"{self.path}{name}.")
+                found = found or Object(path=f"{self.path}{name}.")
+                found.pairs += self._expect(name, value, Object, "an object").pairs
         return found
 
     def objects(self, name: str) -> list[Object]:
         """A list of objects; missing and ``null`` read as an empty list, ``null`` within it as an empty object."""
         items = self._list(name, "a list of objects") or []
-        return [Object((self._expect(f"{name}[{number}]", item, Object, "an object") if item is not None else Object())
-                       .pairs, f"{self.path}{name}[{number}].") for number, item in enumerate(items)]
+        return [self._object(f"{name}[{number}]", item) for number, item in enumerate(items)]
 
     def keys(self, name: str) -> list[str]:
         """The keys of a map (case counts in them); missing and ``null`` read as none."""
@@ -111,26 +111,34 @@ class Object:
         """A map of strings; missing and ``null`` read as empty."""
         found = self.child(name)
         pairs = found.pairs if found else []
-        return {key: "" if value is None else self._expect(f"{name}.{key}", value, str, "a string")
-                for key, value in pairs}
+        return {key: self._text(f"{name}.{key}", value) for key, value in pairs}
 
     def set(self, name: str, value: object) -> None:
         """Give the field this value, in one spelling, where its first spelling stood."""
-        places = [place for place, (key, _) in enumerate(self.pairs) if fold(key) == fold(name)]
-        if places:
-            self.pairs[places[0]] = (name, value)
-            self.pairs = [pair for place, pair in enumerate(self.pairs) if place not in places[1:]]
-        else:
-            self.pairs.append((name, value))
+        first, *others = self._places_of(name) or [len(self.pairs)]
+        self.pairs[first : first + 1] = [(name, value)]
+        self._drop(others)
         self.changed = True
 
     def remove(self, name: str) -> None:
         """Take the field away, in all its spellings."""
         self.changed |= self.has(name)
-        self.pairs = [pair for pair in self.pairs if fold(pair[0]) != fold(name)]
+        self._drop(self._places_of(name))
+
+    def _drop(self, places: list[int]) -> None:
+        dropped = {*places}
+        self.pairs = [pair for place, pair in enumerate(self.pairs) if place not in dropped]
+        self._places = None
+
+    def _places_of(self, name: str) -> list[int]:
+        if self._places is None:
+            self._places = {}
+            for place, (key, _) in enumerate(self.pairs):
+                self._places.setdefault(fold(key), []).append(place)
+        return self._places.get(fold(name), [])
 
     def _values(self, name: str) -> list[Any]:
-        return [value for key, value in self.pairs if fold(key) == fold(name)]
+        return [_read(self.pairs[place][1]) for place in self._places_of(name)]
 
     def _list(self, name: str, expected: str) -> list[Any] | None:
         found: list[Any] | None = None
@@ -144,13 +152,20 @@ class Object:
     def _refuse_leftovers(self, name: str, before: list[Any] | None, now: list[Any]) -> None:
         # Go decodes a second list into the elements of the first: what is null
         # or left out in the second keeps the first one's value.
-        if before and any(item is None or isinstance(item, Object) for item in now):
+        if before and any(item is None or isinstance(item, Object) for item in map(_read, now)):
             raise BadRequest(f"{self.path}{name}: given twice")
 
-    def _item(self, name: str, number: int, item: Any) -> str:
-        return "" if item is None else self._expect(f"{name}[{number}]", item, str, "a string")
+    def _object(self, name: str, value: Any) -> Object:
+        value = _read(value)
+        pairs = () if value is None else self._expect(name, value, Object, "an object").pairs
+        return Object(pairs, f"{self.path}{name}.")
+
+    def _text(self, name: str, value: Any) -> str:
+        value = _read(value)
+        return "" if value is None else self._expect(name, value, str, "a string")
 
     def _expect(self, name: str, value: Any, kind: type, expected: str) -> Any:
+        value = _read(value)
         if type(value) is not kind:
             raise BadRequest(f"{self.path}{name}: expected {expected}, got {_kind_of(value)}")
         return value
@@ -183,9 +198,10 @@ class Body:
     def store(self, environ: WSGIEnvironment) -> None:
         """Make it the body of the request for everything that is inside."""
         environ[BODY] = self
-        if environ.pop("HTTP_TRANSFER_ENCODING", None) or self.data or environ.get("CONTENT_LENGTH"):
-            environ["CONTENT_LENGTH"] = str(len(self.data))
-        environ["wsgi.input"] = BytesIO(self.data)
+        data = self.data
+        if environ.pop("HTTP_TRANSFER_ENCODING", None) or data or environ.get("CONTENT_LENGTH"):
+            environ["CONTENT_LENGTH"] = str(len(data))
+        environ["wsgi.input"] = BytesIO(data)
 
 
 def body_of(environ: WSGIEnvironment, *, limit: int = LIMIT) -> Body:
@@ -196,7 +212,7 @@ def body_of(environ: WSGIEnvironment, *, limit: int = LIMIT) -> Body:
     :class:`~weavemw.errors.BadRequest` for a body whose extent or JSON can't be told.
     """
     if BODY not in environ:
-        Body(_read(environ, limit)).store(environ)
+        Body(_whole(environ, limit)).store(environ)
     found: Body = environ[BODY]
     return found
 
@@ -219,57 +235,55 @@ def read_input(environ: WSGIEnvironment, size: int) -> bytes:
 def parse(raw: bytes) -> tuple[Object | None, bytes]:
     """The JSON object at the beginning of a body, if there is one, and the bytes after it.
 
-    Raises :class:`~weavemw.errors.BadRequest` for what Go might read but we can't.
+    Nothing in it is read before it is asked for. Raises :class:`~weavemw.errors.BadRequest` for what Go refuses
+    as too deep, :class:`~weavemw.errors.PayloadTooLarge` for what has too many fields.
     """
-    text = raw.decode("utf-8", "surrogateescape")
-    try:
-        value, end = _DECODER.raw_decode(text, _SPACE.match(text).end())  # type: ignore[union-attr]
-        if not text.isascii() or "\\u" in text:
-            value = _without_surrogates(value)
-    except RecursionError as error:
-        raise BadRequest("the body's JSON is nested too deeply") from error
-    except ValueError:
-        return None, raw
-    return (value, text[end:].encode("utf-8", "surrogateescape")) if isinstance(value, Object) else (None, raw)
+    text = object_at_start(raw)
+    return (Object(text.fields()), raw[text.end :]) if text else (None, raw)
 
 
 def encode(value: object) -> bytes:
-    """Compact JSON of plain values, :class:`Object` and :class:`Number`."""
-    try:
-        return _text(value).encode()
-    except RecursionError as error:
-        raise BadRequest("the body's JSON is nested too deeply") from error
-
-
-def fold(name: str) -> str:
-    """A field's name as Go compares it."""
-    return name.translate(_FOLDED)
-
-
-def _text(value: Any) -> str:
+    """Compact JSON of plain values, :class:`Object` and :class:`Number`; what was not read stays as it came."""
+    if isinstance(value, Text):
+        return bytes(value)
     if isinstance(value, Number):
-        return str(value)
+        return value.encode()
     if isinstance(value, Object):
         return _fields(value.pairs)
     if isinstance(value, Mapping):
         return _fields(value.items())
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(_text, value))}]"
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        return b"[%b]" % b",".join(map(encode, value))
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
 
 
-def _fields(pairs: Iterable[tuple[str, Any]]) -> str:
-    return "{" + ",".join(f"{json.dumps(key, ensure_ascii=False)}:{_text(value)}" for key, value in pairs) + "}"
+def fold(name: str) -> str:
+    """A field's name as Go compares it."""
+    return name.lower() if name.isascii() else name.translate(_FOLDED)
 
 
-def _without_surrogates(value: Any) -> Any:
-    if type(value) is str:
-        return _SURROGATE.sub("\ufffd", value)
-    if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
-    if isinstance(value, Object):
-        return Object((_SURROGATE.sub("\ufffd", key), _without_surrogates(item)) for key, item in value.pairs)
-    return value
+def _fields(pairs: Iterable[tuple[str, Any]]) -> bytes:
+    return b"{%b}" % b",".join(b"%b:%b" % (json.dumps(key, ensure_ascii=False).encode(), encode(value))
+                               for key, value in pairs)
+
+
+def _read(value: Any) -> Any:
+    """The value of a text, one level deep; of anything else the value is itself."""
+    if type(value) is not Text:
+        return value
+    if value.value is None:
+        value.value = _READERS.get(value.first, _number)(value)
+    return value.value
+
+
+def _number(text: Text) -> Number:
+    return Number(bytes(text).decode())
+
+
+_READERS: Mapping[str, Callable[[Text], Any]] = {
+    "{": lambda text: Object(text.fields()), "[": Text.items, '"': Text.string,
+    "t": lambda text: True, "f": lambda text: False, "n": lambda text: None,
+}
 
 
 def _kind_of(value: Any) -> str:
@@ -277,15 +291,7 @@ def _kind_of(value: Any) -> str:
     return kinds.get(type(value), "null")
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=Object, parse_int=Number, parse_float=Number,
-                            parse_constant=_refuse_constant)
-
-
-def _read(environ: WSGIEnvironment, limit: int) -> bytes:
+def _whole(environ: WSGIEnvironment, limit: int) -> bytes:
     coding, length = environ.get("HTTP_TRANSFER_ENCODING"), environ.get("CONTENT_LENGTH")
     if coding and length:
         raise BadRequest("the request has both a Content-Length and a Transfer-Encoding")
@@ -308,7 +314,7 @@ def _length(text: str) -> int:
 
 def _read_exactly(environ: WSGIEnvironment, length: int, limit: int) -> bytes:
     if length > limit:
-        raise PayloadTooLarge(f"the body has {length} bytes, at most {limit} are read")
+        raise PayloadTooLarge(f"the body has {length} bytes, and the proxy has to read it whole: at most {limit}")
     raw = _read_up_to(environ, length)
     if len(raw) < length:
         raise BadRequest(f"the body ended after {len(raw)} of {length} bytes")
@@ -318,7 +324,7 @@ def _read_exactly(environ: WSGIEnvironment, length: int, limit: int) -> bytes:
 def _read_to_end(environ: WSGIEnvironment, limit: int) -> bytes:
     raw = _read_up_to(environ, limit + 1)
     if len(raw) > limit:
-        raise PayloadTooLarge(f"the body has more than {limit} bytes")
+        raise PayloadTooLarge(f"the body has more than {limit} bytes, and the proxy has to read it whole")
     return raw
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from weavemw.dockerapi import routes
 from weavemw.dockerapi.container import Container
-from weavemw.dockerapi.payload import Number, Object, encode, parse
+from weavemw.dockerapi.payload import Object, encode, parse
 from weavemw.errors import RouterError
 from weavemw.middleware.captured import capture
 
@@ -56,7 +57,7 @@ class InspectRewriter:
         return encode(document) + rest
 
     def _add_weave(self, document: Object) -> bool:
-        container = Container.from_inspect({"Id": "", **plain(document)})
+        container = Container.from_inspect({"Id": "", **json.loads(encode(document))})
         settings = document.child("NetworkSettings")
         addresses = self._addresses(container) if container.is_ours and container.running and settings else ()
         if not addresses or settings is None:
@@ -94,15 +95,6 @@ def address_fields(addresses: tuple[Interface, ...]) -> dict[str, object]:
     if v6:
         fields |= {"GlobalIPv6Address": str(v6[0].ip), "GlobalIPv6PrefixLen": v6[0].network.prefixlen}
     return fields | {"SecondaryIPAddresses": _secondary(v4), "SecondaryIPv6Addresses": _secondary(v6)}
-
-
-def plain(value: Any) -> Any:
-    """A reply as dicts, lists and strings, numbers as int where they are whole."""
-    if isinstance(value, Object):
-        return {key: plain(item) for key, item in value.pairs}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return int(value) if isinstance(value, Number) and value.isdecimal() else value
 
 
 def _secondary(addresses: list[Any]) -> list[dict[str, object]] | None:

@@ -322,8 +322,8 @@ class RecordingNetwork(_Fake):
         return [name for name, *_ in self.calls]
 
     @contextlib.contextmanager
-    def namespace(self, pid: int) -> Iterator[RecordingNamespace]:
-        self._called("namespace", pid)
+    def namespace(self, pid: int, sandbox: str = "") -> Iterator[RecordingNamespace]:
+        self._called("namespace", pid, sandbox)
         if pid <= 0:
             raise NetworkError(f"can't open the network namespace of process {pid}: No such process")
         yield RecordingNamespace(self, pid)

@@ -42,3 +42,10 @@ def test_what_shares_a_network_is_never_ours(mode: str, shares: bool) -> None:
     """Whatever it looks like."""
     container = inspected(["/dev/w"], [BIND], mode)
     assert (container.shares_network, container.is_ours) == (shares, not shares)
+
+
+@pytest.mark.parametrize(("settings", "key"), [({"SandboxKey": "/var/run/docker/netns/1"}, "/var/run/docker/netns/1"),
+                                               ({"SandboxKey": None}, ""), ({}, "")])
+def test_the_sandbox_is_read(settings: dict[str, Any], key: str) -> None:
+    """Engines that don't give one leave it empty."""
+    assert Container.from_inspect({"Id": "c1", "NetworkSettings": settings}).sandbox_key == key

@@ -10,9 +10,11 @@ import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_interface
+from pathlib import Path
 
 import pytest
 
+from tests.network.conftest import make_namespace
 from weavemw.errors import NetworkError
 from weavemw.network import messages, netlink
 from weavemw.network.netlink import NetlinkNetwork, NetlinkSocket, ensure_bridge, setns
@@ -207,6 +209,43 @@ def test_a_change_that_fails_takes_nothing_away(network, container):
         with pytest.raises(NetworkError, match="can't give interface"):
             namespace.readdress((OTHER_FOUR, OTHER_FOUR))
         assert FOUR in namespace.ethwe().addresses
+
+
+@pytest.fixture
+def sandbox(ip):
+    """A file as Docker's SandboxKey names it, for a namespace without a process."""
+    name = make_namespace()
+    yield Path("/var/run/netns", name)
+    ip("netns", "del", name)
+
+
+def test_a_process_that_left_the_containers_namespace_gets_nothing_in_its_own(network, container, ip, sandbox):
+    """Docker's file says which namespace is the container's, even once its process made itself another one."""
+    pid = container()
+    with network.namespace(pid, str(sandbox)) as namespace:
+        namespace.prepare(Plan(ID, (FOUR,)))
+        namespace.commit()
+    assert "ethwe" not in ip("link", pid=pid)
+    assert "10.32.0.1/12" in ip("-n", sandbox.name, "addr", "show", "ethwe")
+
+
+@pytest.mark.parametrize("how", ["none", "missing", "not mounted", "relative"])
+def test_without_a_sandbox_to_be_seen_the_process_decides(network, container, ip, tmp_path, how, descriptors):
+    """What Docker doesn't say, or can't be seen from here, changes nothing."""
+    (tmp_path / "empty").touch()
+    path = {"none": "", "missing": str(tmp_path / "no"), "not mounted": str(tmp_path / "empty"), "relative": "x"}[how]
+    pid, before = container(), descriptors()
+    with network.namespace(pid, path) as namespace:
+        namespace.prepare(Plan(ID, (FOUR,)))
+    assert "ethwe" in ip("link", pid=pid)
+    assert descriptors() == before
+
+
+def test_the_hosts_namespace_as_a_sandbox_is_refused(network, container, host):
+    """A SandboxKey that is the host's own namespace gets nothing."""
+    with (pytest.raises(NetworkError, match="uses the host's own network namespace"),
+          network.namespace(container(), f"/var/run/netns/{host}")):
+        pass
 
 
 def test_hosts_own_namespace_is_refused(network):

@@ -137,7 +137,7 @@ class Attachment:
     def is_attached(self, container: Container) -> bool:
         """Whether ``ethwe`` is there and up, as the wait program sees it; not so if there is nothing to look into."""
         try:
-            with self.network.namespace(container.pid) as namespace:
+            with self.network.namespace(container.pid, container.sandbox_key) as namespace:
                 found = namespace.ethwe()
         except NetworkError:
             return False
@@ -219,7 +219,7 @@ class Attachment:
 
     def _open(self, container: Container, stack: contextlib.ExitStack) -> Namespace | None:
         try:
-            return stack.enter_context(self.network.namespace(container.pid))
+            return stack.enter_context(self.network.namespace(container.pid, container.sandbox_key))
         except ProcessEnded as error:  # and the daemon has yet to notice
             if self._is_still(container):
                 raise NotRunning(f"container {container.short_id} is not running") from error

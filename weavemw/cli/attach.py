@@ -302,7 +302,7 @@ def _row(docker: Docker, network: Network, name: str, *, is_asked: bool) -> list
         container = docker.inspect(name)
         if shared_network(container.network_mode) or not container.is_alive:
             return []
-        with network.namespace(container.pid) as namespace:
+        with network.namespace(container.pid, container.sandbox_key) as namespace:
             found = namespace.ethwe()
     except (DockerError, ProcessEnded) as error:
         if is_asked or error.status not in _GONE:

@@ -43,6 +43,7 @@ class Container:
     auto_remove: bool = False
     aliases: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
+    sandbox_key: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -86,7 +87,8 @@ class Container:
         """Read the daemon's inspect reply; whatever is missing or null reads as empty."""
         state, config = _object(reply, "State"), _object(reply, "Config")
         host = _object(reply, "HostConfig")
-        networks = _object(_object(reply, "NetworkSettings"), "Networks")
+        settings = _object(reply, "NetworkSettings")
+        networks = _object(settings, "Networks")
         return cls(
             id=reply["Id"],
             name=str(reply.get("Name") or "").lstrip("/"),
@@ -110,6 +112,7 @@ class Container:
             auto_remove=bool(host.get("AutoRemove")),
             aliases=_aliases(networks),
             networks=tuple(networks),
+            sandbox_key=str(settings.get("SandboxKey") or ""),
             labels=tuple((_object(config, "Labels")).items()),
             config=config,
         )

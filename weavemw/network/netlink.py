@@ -244,8 +244,8 @@ class NetlinkNetwork:
         self.mtu = mtu
 
     @contextlib.contextmanager
-    def namespace(self, pid: int) -> Iterator[_ContainerNamespace]:
-        descriptor = _open_namespace(pid)
+    def namespace(self, pid: int, sandbox: str = "") -> Iterator[_ContainerNamespace]:
+        descriptor = _open_namespace(pid, sandbox)
         try:
             with NetlinkSocket() as host, _inside(descriptor, NetlinkSocket) as inside:
                 yield _ContainerNamespace(self, descriptor, host, inside)
@@ -373,17 +373,37 @@ def _write_sysctl(name: str, value: str) -> None:
         file.write(value)
 
 
-def _open_namespace(pid: int) -> int:
-    try:
-        descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise ProcessEnded(f"process {pid} has ended") from error
-    except OSError as error:
-        raise NetworkError(f"can't open the network namespace of process {pid}: {error.strerror}") from error
+def _open_namespace(pid: int, sandbox: str) -> int:
+    descriptor = _sandbox(_of_process(pid), sandbox)
     if _is_own(descriptor):
         os.close(descriptor)
         raise NetworkError(f"process {pid} uses the host's own network namespace; nothing is attached there")
     return descriptor
+
+
+def _of_process(pid: int) -> int:
+    try:
+        return os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise ProcessEnded(f"process {pid} has ended") from error
+    except OSError as error:
+        raise NetworkError(f"can't open the network namespace of process {pid}: {error.strerror}") from error
+
+
+def _sandbox(of_process: int, path: str) -> int:
+    """The namespace that Docker made for the container; where its file can't be seen, the process's.
+
+    A process with CAP_SYS_ADMIN may have left the container's for one of its own. Docker's file is an empty one where
+    its mount is not seen; init's root directory has it then.
+    """
+    for seen in (path, f"/proc/1/root{path}") if path.startswith("/") else ():
+        with contextlib.suppress(OSError):
+            descriptor = os.open(seen, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            if os.fstat(descriptor).st_dev == os.fstat(of_process).st_dev:
+                os.close(of_process)
+                return descriptor
+            os.close(descriptor)
+    return of_process
 
 
 def _is_own(descriptor: int) -> bool:

@@ -92,8 +92,12 @@ class Namespace(Protocol):
 class Network(Protocol):
     """What attaching needs of the kernel; :class:`weavemw.testing.RecordingNetwork` is another one."""
 
-    def namespace(self, pid: int) -> AbstractContextManager[Namespace]:
-        """Hold a process's network namespace open; the host's own is refused. Raises :class:`ProcessEnded` too."""
+    def namespace(self, pid: int, sandbox: str = "") -> AbstractContextManager[Namespace]:
+        """Hold a container's network namespace open; the host's own is refused. Raises :class:`ProcessEnded` too.
+
+        It is that of the file ``sandbox`` (Docker's ``SandboxKey``) if that can be seen, whichever one the process
+        ``pid`` has moved to; else the process's.
+        """
 
     def detach(self, container_id: str) -> bool:
         """Remove the container's host interface; ``False`` if there was none. Takes the kernel some 20 ms."""

@@ -171,7 +171,7 @@ def test_pid_that_is_used_again_is_noticed(world):
     container = world.docker.run()
     original = world.network.namespace
 
-    def restarting(pid):
+    def restarting(pid, sandbox):
         if pid == container.pid:
             world.docker.die(container.id)
             world.docker.start(container.id)
@@ -198,7 +198,7 @@ def test_container_that_ends_meanwhile_is_not_running(world):
     """A container whose process is gone when its namespace is opened is not running; that is no network error."""
     container = world.docker.run()
 
-    def gone(pid):
+    def gone(pid, sandbox):
         world.docker.die(container.id)
         raise NetworkError("No such process")
 
@@ -212,7 +212,7 @@ def test_container_that_is_restarted_over_and_over_is_given_up(world):
     container = world.docker.run()
     original = world.network.namespace
 
-    def restarting(pid):
+    def restarting(pid, sandbox):
         world.docker.die(container.id)
         world.docker.start(container.id)
         return original(pid)

@@ -1,11 +1,23 @@
 from __future__ import annotations
 
-from ipaddress import ip_interface, ip_network
+import subprocess
+from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
+from tests.network.conftest import host as namespace  # noqa: F401  # fixtures
 from weavemw.network.messages import AF_INET, IFA_ADDRESS, RTA_DST, attribute, read_address
-from weavemw.router.host import HostBridge, Route, _route, addresses_of, bridges, client_networks, overlapping, routes
+from weavemw.router.host import (
+    HostBridge,
+    Route,
+    _route,
+    addresses_of,
+    bridges,
+    client_networks,
+    objection,
+    overlapping,
+    routes,
+)
 
 RANGES = [ip_network("10.32.0.0/12"), ip_network("fd00::/48")]
 
@@ -61,3 +73,31 @@ def test_what_is_no_ip_is_left_out() -> None:
     assert _route(bytes((AF_MPLS, 20)) + unicast + label, {}) is None
     assert _route(bytes((AF_INET, 8)) + unicast + eight, {}) == Route(ip_network("10.0.0.0/8"), "?")
     assert read_address(bytes((AF_MCTP, 0, 0, 0)) + bytes(4) + attribute(IFA_ADDRESS, b"\x08")) is None
+
+
+def ip(*args: str) -> None:
+    subprocess.run(["ip", *args], check=True)
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("namespace")
+@pytest.mark.parametrize(("address", "why"), [
+    ("172.17.0.1", "172.17.0.1 is an address of this host"), ("172.17.255.255", "172.17.255.255 is an address of"),
+    ("172.17.0.9", "172.17.0.9 is in the network of the bridge docker0 of this host"),
+    ("10.32.0.1", "10.32.0.1 is an address of this host"), ("10.32.0.9", ""),
+    ("169.254.53.1", "169.254.53.1 is an address of this host"), ("192.0.2.1", "192.0.2.1 is an address of this host"),
+    ("192.0.2.7", ""), ("203.0.113.1", ""),
+    ("fd00:17::1", "fd00:17::1 is an address of this host"),
+    ("fd00:17::9", "fd00:17::9 is in the network of the bridge docker0 of this host"), ("fd00:18::9", ""),
+])
+def test_what_the_host_objects_to(address: str, why: str) -> None:
+    """Addresses that the host has, and those of bridges besides ours; what is beyond its router, or a LAN, is free."""
+    for name, kind in (("docker0", "bridge"), ("weave", "bridge"), ("eth0", "veth")):
+        ip("link", "add", name, "type", kind)
+        ip("link", "set", name, "up")
+    for device, own in (("docker0", "172.17.0.1/16"), ("docker0", "fd00:17::1/64"), ("weave", "10.32.0.1/12"),
+                        ("weave", "169.254.53.1/32"), ("eth0", "192.0.2.1/24")):
+        ip("addr", "add", own, "dev", device, *(["nodad"] if ":" in own else []))
+    ip("route", "add", "default", "via", "192.0.2.254")
+    assert objection(ip_address(address), "weave").startswith(why)
+    assert bool(objection(ip_address(address), "weave")) == bool(why)

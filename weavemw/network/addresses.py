@@ -15,18 +15,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_interface
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_interface, ip_network
 
 from weavemw.errors import InvalidCidr
 
 __all__ = ["VARIABLE", "Claim", "Default", "Interface", "Network", "Subnet", "Wanted", "parse", "parse_one",
-           "value_in"]
+           "unusable", "value_in"]
 
 #: The environment variable that says what a container is to get.
 VARIABLE = "WEAVE_CIDR"
 
 Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
+
+#: The shortest prefix that is nobody's mistake: with less, an address takes in what is reserved, multicast or loopback.
+_SHORTEST = 8
+_THIS_NETWORK = ip_network("0.0.0.0/8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +134,31 @@ def _is_address(text: str) -> bool:
 
 
 def _usable(part: str, interface: Interface) -> Interface:
-    unusable = {
-        "an address with a scope": "%" in part,
-        "a multicast address": interface.ip.is_multicast,
-        "a loopback address": interface.ip.is_loopback,
-    }
-    for what in (what for what, is_so in unusable.items() if is_so):
-        raise InvalidCidr(part, f"{interface.ip} is {what}")
-    if interface.network.prefixlen == 0:
-        raise InvalidCidr(part, "a prefix length of 0 takes in every address there is")
+    if why := f"{interface.ip} is an address with a scope" if "%" in part else unusable(interface):
+        raise InvalidCidr(part, why)
     return interface
+
+
+def unusable(interface: Interface) -> str:
+    """Why no container may have this address, whoever owns it; empty if one may.
+
+    Sources: RFC 6890 (addresses with a meaning), RFC 3927 and RFC 4291 section 2.5.6 (link-local). weaveDNS is reached
+    by a link-local address, and so is the metadata of clouds.
+    """
+    ip, prefix = interface.ip, interface.network.prefixlen
+    meanings = {
+        "a multicast address": ip.is_multicast,
+        "a loopback address": ip.is_loopback,
+        "a link-local address, as weaveDNS has": ip.is_link_local,
+        'of "this network" (0.0.0.0/8)': ip in _THIS_NETWORK,
+        "a reserved address": ip.is_reserved or ip.is_unspecified,
+    }
+    for what in (what for what, is_so in meanings.items() if is_so):
+        return f"{ip} is {what}"
+    if prefix == 0:
+        return "a prefix length of 0 takes in every address there is"
+    too_wide = f"a prefix length of {prefix} takes in addresses of everybody; it is to be {_SHORTEST} or more"
+    return too_wide if prefix < _SHORTEST else ""
 
 
 def _subnet(part: str, interface: Interface) -> Network:

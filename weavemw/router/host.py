@@ -16,19 +16,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
+from weavemw.errors import NetworkError
 from weavemw.network import messages
 from weavemw.network.messages import DUMP, Message
 from weavemw.network.netlink import NetlinkSocket
 from weavemw.router.client import Interface
-from weavemw.router.store import Network
+from weavemw.router.store import Address, Network
 
 __all__ = ["HostBridge", "Route", "address_changes", "addresses", "addresses_of", "bridges", "client_networks",
-           "overlapping", "routes"]
+           "objection", "overlapping", "routes"]
 
 log = logging.getLogger(__name__)
 
 _RT_TABLE_LOCAL, _RTM_GETROUTE = 255, 26
 _RTMGRP_IPV4_IFADDR = 0x10
+_RTN_LOCAL, _RTN_BROADCAST, _RTA_GATEWAY = 2, 3, 5
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _ALL_ROUTES = Message(_RTM_GETROUTE, DUMP, bytes(_RTMSG.size), "list the routes")
 #: Docker's name for the bridge of a network: "br-" and the first twelve digits of the network's id.
@@ -75,6 +77,37 @@ def client_networks(known: Iterable[HostBridge], *names: str, subnets: Collectio
     """The networks of these bridges and of Docker's user-defined networks, which also ``subnets`` are."""
     return tuple(interface.network for bridge in known for interface in bridge.interfaces
                  if bridge.name in names or _DOCKER_NETWORK.fullmatch(bridge.name) or interface.network in subnets)
+
+
+def objection(address: Address, bridge: str) -> str:
+    """Why no container may have this address: the host has it, or another bridge leads there; else empty.
+
+    ``bridge`` is the one that containers are on. The kernel is asked for its way to the address. It is no objection
+    that there is none.
+    """
+    try:
+        kind, device, kind_of_device = _way_to(address)
+    except (NetworkError, OSError) as error:  # no way there; or the interface went away meanwhile
+        log.debug("no way to %s: %s", address, error)
+        return ""
+    if kind in (_RTN_LOCAL, _RTN_BROADCAST):
+        return f"{address} is an address of this host"
+    if device != bridge and kind_of_device == "bridge":
+        return f"{address} is in the network of the bridge {device} of this host"
+    return ""
+
+
+def _way_to(address: Address) -> tuple[int, str, str]:
+    """The type of the route to an address (rtnetlink(7)), and the name and kind of its device, if it is on the link."""
+    family = messages.AF_INET if address.version == 4 else messages.AF_INET6
+    body = _RTMSG.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+    asked = Message(_RTM_GETROUTE, 0, body + messages.attribute(messages.RTA_DST, address.packed), "find a route")
+    with NetlinkSocket() as netlink:
+        found = netlink.ask(asked)[0]
+        values = dict(messages.attributes(found, _RTMSG.size))
+        device = socket.if_indextoname(int.from_bytes(values[messages.RTA_OIF], sys.byteorder))
+        link = None if _RTA_GATEWAY in values else netlink.link(device)
+    return _RTMSG.unpack_from(found)[7], device, link.kind if link else ""
 
 
 def routes() -> tuple[Route, ...]:

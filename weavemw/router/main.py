@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -28,7 +29,7 @@ from weavemw.router.host_dns import HostDns
 from weavemw.router.names import Names
 from weavemw.router.service import RouterService, peer_name
 from weavemw.router.settings import RouterSettings, split_host_port
-from weavemw.router.store import Database, SqliteStore
+from weavemw.router.store import Address, Database, SqliteStore
 from weavemw.router.zone import Zone
 from weavemw.transport.http_client import HttpClient
 
@@ -128,7 +129,15 @@ def _service(settings: RouterSettings, database: Database, docker: Docker) -> Ro
         peer = peer_name(store)
     names = Names(database, Zone(settings.dns_domain, settings.dns_ttl, settings.ranges))
     return RouterService(allocator, names, GroupCommit(database, on_loss=names.load), docker, peer, settings.nickname,
-                         run_dir=settings.run_dir)
+                         run_dir=settings.run_dir, objection=partial(_objection, settings))
+
+
+def _objection(settings: RouterSettings, address: Address) -> str:
+    why = host.objection(address, settings.bridge)
+    if why and settings.force:
+        log.warning("a container claims it all the same: %s", why)
+    return "" if settings.force else why
+
 
 
 async def _keep_open(settings: RouterSettings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 
 import weavemw
 from weavemw.dockerapi.client import Docker
-from weavemw.errors import DockerError, DockerUnreachable
+from weavemw.errors import BadRequest, DockerError, DockerUnreachable
+from weavemw.network.addresses import unusable
+from weavemw.network.bridge import EXPOSE
 from weavemw.ops.metrics import exposed, of_proxy
 from weavemw.ops.tally import Tally
 from weavemw.router.allocator import Allocator
@@ -45,7 +47,8 @@ class DnsFacts:
 class RouterService:
     """What the HTTP API does. ``dns`` gives the facts of the DNS server, or ``None`` with DNS off.
 
-    ``run_dir`` is the proxy's, whose metrics are shown with the router's own.
+    ``run_dir`` is the proxy's, whose metrics are shown with the router's own. ``objection`` says why the host lets no
+    container have an address.
 
     Docker is asked ``docker_questions`` things at a time, and has ``docker_limit`` seconds to answer.
     """
@@ -59,6 +62,7 @@ class RouterService:
     dns: Callable[[], DnsFacts | None] = lambda: None
     dns_counts: Mapping[str, DnsCounts] = field(default_factory=dict)
     run_dir: Path | None = None
+    objection: Callable[[Address], str] = lambda address: ""
     docker_questions: int = 8
     docker_limit: float = 5.0
     targets: dict[str, None] = field(default_factory=dict)
@@ -73,7 +77,9 @@ class RouterService:
             return await self.writer.run(lambda: self.allocator.allocate(owner, subnet))
 
     async def claim(self, owner: str, interface: Interface) -> None:
-        """See :meth:`Allocator.claim`."""
+        """See :meth:`Allocator.claim`; what is the host's, the range's own, or nobody's, is given to no container."""
+        if owner != EXPOSE and (why := await self._objection(owner, interface)):
+            raise BadRequest(f"Unable to claim: {why}")
         await self.writer.run(lambda: self.allocator.claim(owner, interface))
 
     async def free(self, owner: str, address: Address | None = None) -> None:
@@ -131,6 +137,13 @@ class RouterService:
         return {"ContainerID": record.owner, "Origin": self.peer, "Addr": str(record.address),
                 "Hostname": record.fqdn, "Version": 0, "Tombstone": 0}
 
+    async def _objection(self, owner: str, interface: Interface) -> str:
+        if why := unusable(interface) or _of_a_range(interface.ip, self.allocator.ranges):
+            return why
+        if interface in (await self.owned(owner)).get(owner, ()):  # what was given stays, whatever came later
+            return ""
+        return await asyncio.to_thread(self.objection, interface.ip)
+
     def _is_running(self, container: str) -> bool:
         try:
             return self.docker.inspect(container).running
@@ -156,6 +169,16 @@ class RouterService:
         return {"Domain": self.names.zone.domain, "TTL": self.names.zone.ttl, "Address": facts.address,
                 "Listening": facts.listening, "Upstream": facts.upstream,
                 "Entries": [self.entry(record) for record in self.names.records()]}
+
+
+def _of_a_range(address: Address, ranges: Iterable[Network]) -> str:
+    """Why an address is a range's own, whatever prefix length it is claimed with; else empty."""
+    for network in ranges:
+        if address == network.network_address:
+            return f"{address} is the network address of the range {network}"
+        if address.version == 4 and address == network.broadcast_address:
+            return f"{address} is the broadcast address of the range {network}"
+    return ""
 
 
 def peer_name(store: Store) -> str:

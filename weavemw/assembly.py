@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from weavemw.attaching.attachment import Attachment
     from weavemw.attaching.watcher import Watcher
 
-__all__ = ["attachment", "docker", "names_for", "router", "tally", "watcher"]
+__all__ = ["attachment", "docker", "names_for", "naming", "router", "tally", "watcher"]
 
 
 def docker(settings: Settings) -> DockerClient:
@@ -51,7 +51,7 @@ def attachment(settings: Settings, tally: Tally | None = None) -> Attachment:
     return Attachment(docker=docker(settings), router=router(settings),
                       network=NetlinkNetwork(settings.bridge, settings.mtu), run_dir=settings.run_dir,
                       rewrite_hosts=settings.rewrite_hosts, multicast_route=settings.multicast_route,
-                      tally=tally, state_dir=settings.state_dir)
+                      tally=tally, state_dir=settings.state_dir, naming=naming(settings))
 
 
 def watcher(settings: Settings, tally: Tally | None = None) -> Watcher:
@@ -63,12 +63,17 @@ def watcher(settings: Settings, tally: Tally | None = None) -> Watcher:
                    default_ipalloc=settings.default_ipalloc)
 
 
+def naming(settings: Settings) -> hostnames.Naming:
+    """How hostnames come from names."""
+    return hostnames.Naming(settings.hostname_from_label, settings.hostname_match, settings.hostname_replacement)
+
+
 def names_for(settings: Settings, router: Router) -> Callable[[Container], tuple[str, ...]]:
     """The names under which a container is to be found, in the router's domain; none without DNS."""
 
     def names(container: Container) -> tuple[str, ...]:
         if settings.with_dns is False or not router.dns_address():
             return ()
-        return hostnames.names_for(container, router.domain())
+        return hostnames.names_for(container, router.domain(), naming(settings))
 
     return names

@@ -328,6 +328,9 @@ class RecordingNetwork(_Fake):
             raise NetworkError(f"can't open the network namespace of process {pid}: No such process")
         yield RecordingNamespace(self, pid)
 
+    def set_hostname(self, pid: int, hostname: str) -> None:
+        self._called("set_hostname", pid, hostname)
+
     def detach(self, container_id: str) -> bool:
         self._called("detach", container_id)
         return any([self._remove(name) for name in host_names(container_id)])  # noqa: C419  # all of them

@@ -263,6 +263,19 @@ def test_renamed_has_only_the_new_names(world):
     assert world.router.records == {(container.id, A, "new")}
 
 
+def test_a_hostname_of_ours_follows_the_name(world):
+    """It is set before the command begins, and at a rename; the user's own is never touched."""
+    bind = "/var/lib/weave/wait/0123456789ab/w:/dev/w:ro"
+    for fields, expected in (({"domainname": "weave.local"}, ["set_hostname"] * 2), ({}, [])):
+        container = world.docker.run(name="new", hostname="old", entrypoint=("/dev/w",), binds=(bind,), **fields)
+        world.network.calls.clear()
+        world.attachment.attach(container.id, (A,), ("new",))
+        world.attachment.rename(container.id, (A,), ("new",))
+        steps = [call for call in world.network.calls if call[0] in ("set_hostname", "commit")]
+        assert [name for name, *_ in steps if name != "commit"] == expected
+        assert not expected or steps[0] == ("set_hostname", container.pid, "new")
+
+
 def test_a_rename_never_takes_away_what_stays(world):
     """A name that the container keeps is never gone, not even for a moment."""
     container = world.docker.run()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from weavemw.attaching.hostnames import (
+    Naming,
     fits_as_hostname,
     fqdn_in,
     names_for,
+    names_left_out,
     replaced,
     search_domains,
     source_of_hostname,
@@ -93,3 +95,39 @@ def test_names_in_the_domain(name: str, expected: str) -> None:
 def test_names_to_register(fields: dict[str, str], expected: tuple[str, ...]) -> None:
     """A container is found by its hostname in the domain, else by its name; and by its aliases."""
     assert names_for(Container(id=ID, **fields), "weave.local.") == expected  # type: ignore[arg-type]
+
+
+OURS = {"entrypoint": ("/dev/w", "sleep"), "binds": ("/var/lib/weave/wait/0123456789ab/w:/dev/w:ro",)}
+FROM_NAME = {**OURS, "hostname": "old", "domainname": "weave.local"}
+
+
+@pytest.mark.parametrize(("fields", "naming", "names", "hostname"), [
+    pytest.param({"name": "new", **FROM_NAME}, Naming(), ("new.weave.local",), "new", id="renamed"),
+    pytest.param({"name": "app.new", **FROM_NAME}, Naming(), ("app.new.weave.local",), "app.new", id="with a dot"),
+    pytest.param({"name": "aws-1-b", **FROM_NAME}, Naming("", "^aws-(.*)$", "my-$1"), ("my-1-b.weave.local",),
+                 "my-1-b", id="by an expression"),
+    pytest.param({"name": "b", "labels": (("host", "x"),), **FROM_NAME}, Naming("host"), ("x.weave.local",), "x",
+                 id="by a label"),
+    pytest.param({"name": "y" * 60, **FROM_NAME}, Naming(), ("y" * 60 + ".weave.local",), "old",
+                 id="too long for a hostname"),
+    pytest.param({"name": "new", **FROM_NAME, "domainname": "weave.local."}, Naming(), ("old.weave.local",), "old",
+                 id="a user's, in our domain"),
+    pytest.param({"name": "new", **FROM_NAME, "domainname": "example.com"}, Naming(), (), "old", id="elsewhere"),
+    pytest.param({"name": "new", **OURS, "hostname": "old"}, Naming(), ("old.weave.local",), "old", id="a user's"),
+    pytest.param({"name": "new", **FROM_NAME, "entrypoint": ()}, Naming(), ("old.weave.local",), "old",
+                 id="not created through us"),
+])
+def test_names_follow_the_container(fields: dict[str, str], naming: Naming, names: tuple[str, ...],
+                                    hostname: str) -> None:
+    """What we made of an earlier name is made of the present one; what the user said stays."""
+    container = Container(id=ID, **fields)  # type: ignore[arg-type]
+    assert names_for(container, "weave.local.", naming) == names
+    assert naming.hostname_now(container, "weave.local.") == hostname
+
+
+@pytest.mark.parametrize("name", ["foo bar", "\u00fcn\u00ef", "a\\b", "a" * 64, "x\ty", "foo bar.weave.local"])
+def test_names_that_dns_cannot_hold(name: str) -> None:
+    """They are left out, whether hostname or alias, and said; those of other domains are not missed."""
+    container = Container(id=ID, name="c", hostname=name, aliases=("db", "\u00fc", "x.example.com"))
+    assert names_for(container, "weave.local.") == ("db.weave.local",)
+    assert names_left_out(container, "weave.local.") == (name, "\u00fc")

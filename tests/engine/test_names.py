@@ -209,6 +209,45 @@ def test_a_rename_moves_the_name(weave: Launched, stopped: bool) -> None:
         assert eventually(lambda: addresses(weave, "y" * 60) == [], within=10)
 
 
+def hostname(weave: Launched, container: str) -> str:
+    return str(weave.host.docker("exec", container, "hostname").stdout.strip())
+
+
+def test_blue_green_by_two_renames(weave: Launched) -> None:
+    """Names and hostnames made of a container's name follow it while it runs, and at its next start."""
+    with running(weave, "--name=app") as blue, running(weave, "--name=app.new") as green:
+        assert registered(weave, green) == {"app.new"}
+        weave.docker("rename", "app", "app.old")
+        weave.docker("rename", "app.new", "app")
+        assert eventually(lambda: (registered(weave, blue), registered(weave, green)) == ({"app.old"}, {"app"}))
+        assert eventually(lambda: (hostname(weave, blue), hostname(weave, green)) == ("app.old", "app"))
+        assert addresses(weave, "app") == [weave.ethwe(green).partition("/")[0]]
+        weave.host.docker("restart", "-t0", green)
+        assert eventually(lambda: hostname(weave, green) == "app", within=10)
+        assert weave.host.docker("exec", green, "cat", "/etc/hosts").stdout.split()[1:3] == ["app.weave.local", "app"]
+
+
+@pytest.mark.parametrize("options", [["-h", "mine"], ["-h", "mine", "--domainname=weave.local"]], ids=len)
+def test_the_users_hostname_stays_at_a_rename(weave: Launched, options: list[str]) -> None:
+    """A hostname that the user gave is the container's name in DNS, whatever the container is called."""
+    with running(weave, "--name=before", *options) as container:
+        weave.docker("rename", container, "after")
+        weave.host.docker("restart", "-t0", container)
+        assert eventually(lambda: registered(weave, container) == {"mine"}, within=10)
+        assert hostname(weave, container) == "mine"
+
+
+@pytest.mark.parametrize("options", [["-h", "foo bar"], ["-h", "\u00fcn\u00ef"], ["-h", "a\\b"],
+                                     ["--net=shop", "--network-alias=foo bar"],
+                                     ["--net=shop", "--network-alias=\u00fc"],
+                                     ["--net=shop", f"--network-alias={'a' * 64}"]], ids=" ".join)
+def test_names_that_dns_cannot_hold(weave: Launched, options: list[str]) -> None:
+    """Docker takes them, so the container starts, and has its other names."""
+    with running(weave, "--name=odd", *options) as container:
+        assert weave.ethwe(container)
+        assert registered(weave, container) == ({"odd"} if "--net=shop" in options else set())
+
+
 def restart_router(weave: Launched) -> None:
     weave.weave("stop-router")
     weave.weave("launch-router")

@@ -39,6 +39,12 @@ def attach(container: Container | None = None, **image: object) -> dict[str, Any
     pytest.param("?name=web", {"Domainname": "example.com"},
                  {"Domainname": "example.com", "HostConfig": {"Dns": DNS, "DnsSearch": DOMAIN}},
                  id="own domain"),
+    pytest.param("?name=web", {"Hostname": "db", "Domainname": "weave.local"},
+                 {"Hostname": "db", "Domainname": "weave.local.", "HostConfig": {"Dns": DNS, "DnsSearch": ["."]}},
+                 id="own hostname in our domain"),
+    pytest.param("?name=web", {"Hostname": "web", "Domainname": "weave.local"},
+                 {"Hostname": "web", "Domainname": "weave.local", "HostConfig": {"Dns": DNS, "DnsSearch": ["."]}},
+                 id="copied from ours"),
     pytest.param("?name=web", {"Hostname": "", "HostConfig": None},
                  {"Hostname": "web", "HostConfig": {"Dns": DNS, "DnsSearch": ["."]}, "Domainname": "weave.local"},
                  id="blanks"),
@@ -133,6 +139,15 @@ def test_names_are_left_for_the_attach(router: FakeRouter, daemon: Any, ask: Any
     ask(DnsInjector(daemon, router=router), "POST", path, **attach(WEB))
     assert daemon.request.environ[context.NAMES](WEB) == ("web.weave.local",)
     assert daemon.request.body == b""
+
+
+def test_names_that_dns_cannot_hold_are_said(router: FakeRouter, daemon: Any, ask: Any,
+                                             caplog: pytest.LogCaptureFixture) -> None:
+    """The container starts without them, and the log says which they are."""
+    odd = Container(id=WEB.id, name="web", hostname="foo bar")
+    ask(DnsInjector(daemon, router=router), "POST", "/containers/web/start", **attach(odd))
+    assert daemon.request.environ[context.NAMES](odd) == ()
+    assert "(web) can't be found by the name 'foo bar'" in caplog.text
 
 
 @pytest.mark.parametrize(("version", "body", "expected"), [

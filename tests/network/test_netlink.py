@@ -254,6 +254,20 @@ def test_hosts_own_namespace_is_refused(network):
         pass
 
 
+def test_a_hostname_is_the_containers_alone(network):
+    """A process in a UTS namespace of its own gets a hostname; that of the host stays, and is refused."""
+    before = socket.gethostname()
+    with subprocess.Popen(["unshare", "--uts", "sleep", "60"]) as process:
+        await_true(lambda: os.readlink(f"/proc/{process.pid}/ns/uts") != os.readlink("/proc/self/ns/uts"))
+        network.set_hostname(process.pid, "cat")
+        shown = subprocess.run(["nsenter", "-t", str(process.pid), "-u", "hostname"], capture_output=True, text=True,
+                               check=True).stdout
+        process.kill()
+    assert (shown.strip(), socket.gethostname()) == ("cat", before)
+    with pytest.raises(NetworkError, match="the host's own UTS namespace"):
+        network.set_hostname(os.getpid(), "cat")
+
+
 @pytest.mark.parametrize("pid", [0, 999_999_999])
 def test_process_that_is_gone_is_an_error(network, pid, descriptors):
     """A pid without a process is refused, with nothing left open."""
@@ -392,7 +406,7 @@ def test_no_thread_stays_in_a_containers_namespace(network, container):
 
 def test_a_visitor_that_finds_no_way_home_costs_nothing(network, container, monkeypatch):
     """If the kernel lets a thread into a container but not back, this attach and those that follow work."""
-    def only_there(descriptor):
+    def only_there(descriptor, kind):
         if os.path.samestat(os.fstat(descriptor), home):
             raise OSError(errno.ENOMEM, "no memory")
         setns(descriptor)
@@ -407,7 +421,7 @@ def test_a_visitor_that_finds_no_way_home_costs_nothing(network, container, monk
 def test_no_way_in_is_an_error(network, container, monkeypatch, descriptors):
     """A namespace that can't be entered is an error of the network, and leaves nothing open."""
     pid, before = container(), descriptors()
-    monkeypatch.setattr(netlink, "setns", lambda descriptor: setns(-1))
+    monkeypatch.setattr(netlink, "setns", lambda descriptor, kind: setns(-1))
     with pytest.raises(NetworkError, match="no way into a network namespace: Bad file descriptor"), \
             network.namespace(pid):
         pass

@@ -12,14 +12,14 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 from pathlib import Path
 
 from weavemw.attaching import allocation
 from weavemw.attaching.added_names import Added, AddedNames
 from weavemw.attaching.decision import Lease, Names
-from weavemw.attaching.hostnames import folded
+from weavemw.attaching.hostnames import Naming, folded, is_derived
 from weavemw.attaching.locks import Busy, Locks
 from weavemw.dockerapi.client import Docker
 from weavemw.dockerapi.container import Container
@@ -55,18 +55,19 @@ class Attachment:
     """Attaches containers of one daemon to one network, with a router's addresses and names.
 
     ``run_dir`` is for locks, ``state_dir`` (by default the same) for names given by hand; they are the same for all
-    processes of a host. ``tally`` counts.
+    processes of a host. ``tally`` counts. ``naming`` is how hostnames come from names.
     """
 
     def __init__(self, *, docker: Docker, router: Router, network: Network, run_dir: Path,
                  rewrite_hosts: bool = True, multicast_route: bool = True, tally: Tally | None = None,
-                 state_dir: Path | None = None) -> None:
+                 state_dir: Path | None = None, naming: Naming | None = None) -> None:
         self.docker = docker
         self.router = router
         self.network = network
         self.rewrite_hosts = rewrite_hosts
         self.multicast_route = multicast_route
         self.tally = tally or Tally()
+        self.naming = naming or Naming()
         self.added = AddedNames(Path(state_dir or run_dir) / "names")
         self._locks = Locks(Path(run_dir) / "locks")
         self._swept_names: set[str] = set()
@@ -263,12 +264,22 @@ class Attachment:
     def _name(self, container: Container, addresses: Sequence[Interface],
               names: Iterable[str]) -> list[tuple[Interface, str]]:
         known = tuple(names)
+        container = self._with_hostname(container)
         if self.rewrite_hosts:
             hosts.rewrite(container, addresses, known)
         own = (Added(name) for name in known)
         wanted = [(address, one.fqdn) for one in (*own, *self._added(container.id)) for address in one.at(addresses)]
         self._register(container.id, wanted)
         return wanted
+
+    def _with_hostname(self, container: Container) -> Container:
+        """The container with the hostname that it has from now on; Docker gave it that of its name at create."""
+        if not container.domainname or not is_derived(container, domain := self.router.domain()):
+            return container
+        hostname = self.naming.hostname_now(container, domain)
+        with _logged(f"container {container.short_id} keeps its hostname", NetworkError):
+            self.network.set_hostname(container.pid, hostname)
+        return replace(container, hostname=hostname)
 
     def _added(self, container_id: str) -> tuple[Added, ...]:
         """Names given by hand; where they can't be read, the container has its network all the same."""

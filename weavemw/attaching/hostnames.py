@@ -9,16 +9,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from weavemw.dockerapi.container import Container
 
-__all__ = ["fits_as_hostname", "folded", "fqdn_in", "names_for", "replaced", "search_domains", "source_of_hostname"]
+__all__ = ["Naming", "fits_as_hostname", "folded", "fqdn_in", "is_derived", "names_for", "names_left_out", "replaced",
+           "search_domains", "source_of_hostname"]
 
 _LONGEST_HOSTNAME, _LONGEST_LABEL, _LONGEST_NAME = 64, 63, 253
 _REFERENCE = re.compile(r"\$(?:(\$)|(\w+)|\{(\w+)\})")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,7}", re.ASCII)
+_LABEL = re.compile(r"[!-\[\]-~]+")  # what a router takes: printable ASCII without the escape sign
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How the hostname comes from a container's name, or from its label ``from_label``; see :func:`replaced`."""
+
+    from_label: str = ""
+    match: str = "(.*)"
+    replacement: str = "$1"
+
+    def derived(self, name: str, labels: Mapping[str, str]) -> str:
+        """What a container with this name and these labels is to be called; empty if that says nothing."""
+        source = source_of_hostname(name, labels, self.from_label)
+        return replaced(source, self.match, self.replacement) if source else ""
+
+    def hostname_now(self, container: Container, domain: str) -> str:
+        """The hostname that it is to have by now: one that we gave it follows its name, any other stays."""
+        now = self.derived(container.name, dict(container.labels)) if is_derived(container, domain) else ""
+        return now if now and fits_as_hostname(now, domain) else container.hostname
 
 
 def source_of_hostname(name: str, labels: Mapping[str, str], from_label: str = "") -> str:
@@ -54,23 +76,37 @@ def search_domains(hostname: str, domain: str) -> list[str]:
     return ["."] if hostname else [_without_dot(domain)]
 
 
-def names_for(container: Container, domain: str) -> tuple[str, ...]:
+def names_for(container: Container, domain: str, naming: Naming | None = None) -> tuple[str, ...]:
     """The names to register for a container.
 
-    First its hostname, if that is within the domain or has none (Docker's own,
-    made of the id, does not count), else its name; a container with a hostname
-    outside of the domain has no such name. Then its network aliases.
+    First its hostname, if that is within the domain or has none, else its name. Docker's own hostname, made of the
+    id, does not count, nor does one that was made of an earlier name. A container with a hostname outside of the
+    domain has no such name. Then its network aliases.
     """
-    own = _own_name(container)
-    aliases = [alias for alias in container.aliases if alias != container.short_id]
-    found = [fqdn_in(domain, name) for name in ([own] if own else []) + aliases]
+    found = [fqdn_in(domain, name) for name in _wanted_names(container, domain, naming or Naming())]
     return tuple(dict.fromkeys(name for name in found if name))
+
+
+def names_left_out(container: Container, domain: str, naming: Naming | None = None) -> tuple[str, ...]:
+    """Those of its names that belong into the domain, and that DNS can't hold."""
+    wanted = _wanted_names(container, domain, naming or Naming())
+    return tuple(name for name in wanted if not fqdn_in(domain, name) and ("." not in name or _is_in(domain, name)))
+
+
+def is_derived(container: Container, domain: str) -> bool:
+    """Whether its hostname is one that DnsInjector made of its name.
+
+    That always comes with the domain, written without a final dot. A user's hardly ever does; where it would,
+    DnsInjector ends the domain with a dot.
+    """
+    ours = container.is_ours and container.uts_mode != "host"
+    return ours and bool(container.hostname) and container.domainname.lower() == folded(domain)
 
 
 def fqdn_in(domain: str, name: str) -> str:
     """The name within the domain; empty for one that is elsewhere, too long, or no name."""
     name, domain = _without_dot(name), _without_dot(domain)
-    if not name.lower().endswith(f".{domain.lower()}"):
+    if not _is_in(domain, name):
         name = f"{name}.{domain}" if name and "." not in name else ""
     return name if len(name) <= _LONGEST_NAME and _labels_fit(name) else ""
 
@@ -80,13 +116,24 @@ def folded(name: str) -> str:
     return _without_dot(name).lower()
 
 
-def _own_name(container: Container) -> str:
+def _wanted_names(container: Container, domain: str, naming: Naming) -> list[str]:
+    own = _own_name(container, domain, naming)
+    return [name for name in (own, *container.aliases) if name and name != container.short_id]
+
+
+def _own_name(container: Container, domain: str, naming: Naming) -> str:
     hostname = ".".join(filter(None, map(_without_dot, (container.hostname, container.domainname))))
+    if is_derived(container, domain):
+        return f"{naming.derived(container.name, dict(container.labels)) or container.name}.{_without_dot(domain)}"
     return container.name if not hostname or hostname == container.short_id else hostname
 
 
+def _is_in(domain: str, name: str) -> bool:
+    return folded(name).endswith(f".{folded(domain)}")
+
+
 def _labels_fit(name: str) -> bool:
-    return all(0 < len(label.encode()) <= _LONGEST_LABEL for label in name.split("."))
+    return all(len(label) <= _LONGEST_LABEL and _LABEL.fullmatch(label) for label in name.split("."))
 
 
 def _without_dot(name: str) -> str:

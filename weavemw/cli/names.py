@@ -55,7 +55,7 @@ def dns_add(weave: Invocation, words: tuple[str, ...], fqdn: str) -> None:
     """
     asked, router = wanted(words, fqdn), _router(weave)
     container = weave.docker().inspect(asked.container) if asked.container else None
-    names = _names(router, container, fqdn)
+    names = _names(router, container, fqdn, assembly.naming(weave.settings()))
     lasting = names if fqdn or asked.addresses else ()  # its own names are its own at every start
     if container and not container.is_alive:
         _add_later(weave, container, lasting, asked)
@@ -162,11 +162,12 @@ def _value(arguments: Sequence[str], *options: str) -> str:
     return found
 
 
-def _names(router: RouterClient, container: Container | None, fqdn: str) -> tuple[str, ...]:
+def _names(router: RouterClient, container: Container | None, fqdn: str,
+           naming: hostnames.Naming) -> tuple[str, ...]:
     domain = router.domain()
     if fqdn or container is None:
         return (in_domain(fqdn, domain),)
-    names = hostnames.names_for(container, domain)
+    names = hostnames.names_for(container, domain, naming)
     if not names:
         raise BadRequest(f"{container.name} has no name in {domain}: give one by -h")
     return names

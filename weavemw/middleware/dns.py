@@ -18,6 +18,7 @@ from weavemw.errors import RouterError
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from weavemw.dockerapi.container import Container
     from weavemw.dockerapi.routes import Call
     from weavemw.router.client import Router
 
@@ -33,7 +34,8 @@ class DnsInjector:
     raises :class:`~weavemw.errors.RouterError` where it does not. A create
     without hostname gets one in the DNS domain: that of the label
     ``hostname_from_label``, else of ``--name``, after each match of the regular
-    expression ``hostname_match`` was replaced by ``hostname_replacement``.
+    expression ``hostname_match`` was replaced by ``hostname_replacement``. It
+    follows the container's name, at each start and rename.
     """
 
     def __init__(self, app: WSGIApplication, *, router: Router, with_dns: bool | None = None,
@@ -41,9 +43,7 @@ class DnsInjector:
         self.app = app
         self.router = router
         self.with_dns = with_dns
-        self.hostname_from_label = hostname_from_label
-        self.hostname_match = hostname_match
-        self.hostname_replacement = hostname_replacement
+        self.naming = hostnames.Naming(hostname_from_label, hostname_match, hostname_replacement)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         call, decision = routes.call_of(environ), environ.get(context.DECISION)
@@ -71,11 +71,17 @@ class DnsInjector:
     def _inject(self, environ: WSGIEnvironment, call: Call, decision: Attach, address: str,
                 domain: str) -> None:
         if decision.container:
-            environ[context.NAMES] = partial(hostnames.names_for, domain=domain)
+            environ[context.NAMES] = partial(self._names, domain=domain)
             if call.name == "container_start" and call.is_older_than("1.24"):
                 self._on_old_start(environ, decision.container.hostname, address, domain)
         else:
             self._on_create(environ, decision, address, domain)
+
+    def _names(self, container: Container, domain: str) -> tuple[str, ...]:
+        for name in hostnames.names_left_out(container, domain, self.naming):
+            _log.warning("container %s (%s) can't be found by the name %r: DNS holds no such names",
+                         container.short_id, container.name, name)
+        return hostnames.names_for(container, domain, self.naming)
 
     def _on_create(self, environ: WSGIEnvironment, decision: Attach, address: str, domain: str) -> None:
         body = body_of(environ)
@@ -83,7 +89,7 @@ class DnsInjector:
             return
         host = host_config(body.document) or Object(path="HostConfig.")
         if host.string("UTSMode") != "host":
-            self._give_hostname(body.document, self._source(environ, body.document, decision), domain)
+            self._give_hostname(body.document, self._derived(environ, body.document, decision), domain)
         use_resolver(host, address, hostnames.search_domains(body.document.string("Hostname"), domain))
         set_host_config(body.document, host)
         body.store(environ)
@@ -96,20 +102,21 @@ class DnsInjector:
             set_host_config(body.document, host)
             body.store(environ)
 
-    def _source(self, environ: WSGIEnvironment, document: Object, decision: Attach) -> str:
+    def _derived(self, environ: WSGIEnvironment, document: Object, decision: Attach) -> str:
         name = routes.query_of(environ).get("name", "").lstrip("/")
-        labels = {**_labels(decision.image.get("Labels")), **document.labels("Labels")}
-        return hostnames.source_of_hostname(name, labels, self.hostname_from_label)
+        return self.naming.derived(name, {**_labels(decision.image.get("Labels")), **document.labels("Labels")})
 
-    def _give_hostname(self, document: Object, source: str, domain: str) -> None:
-        if not source or document.string("Hostname") or document.string("Domainname"):
+    def _give_hostname(self, document: Object, hostname: str, domain: str) -> None:
+        given, given_domain = document.string("Hostname"), document.string("Domainname")
+        if given and given != hostname and given_domain.lower() == hostnames.folded(domain):
+            document.set("Domainname", f"{given_domain}.")  # by which it is told from ours: see hostnames.is_derived
+        if given or given_domain or not hostname:
             return
-        hostname = hostnames.replaced(source, self.hostname_match, self.hostname_replacement)
-        if hostname and not hostnames.fits_as_hostname(hostname, domain):
-            _log.warning('"%s" is too long for a hostname in %s: the container gets none', hostname, domain)
-        elif hostname:
+        if not hostnames.fits_as_hostname(hostname, domain):
+            _log.warning('"%s" does not fit as a hostname in %s: the container gets none', hostname, domain)
+        else:
             document.set("Hostname", hostname)
-            document.set("Domainname", domain.removesuffix("."))
+            document.set("Domainname", hostnames.folded(domain))
 
 
 def use_resolver(host: Object, address: str, search: list[str]) -> None:

@@ -34,8 +34,10 @@ T = TypeVar("T")
 
 _SOL_NETLINK, _ADD_MEMBERSHIP, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 270, 1, 10, 11, 12
 _LINK_GROUP = 1
-_OWN_NAMESPACE = "/proc/thread-self/ns/net"
-_CLONE_NEWNET = 0x40000000
+_OWN_NAMESPACES = "/proc/thread-self/ns"
+_KINDS_OF_NAMESPACES = {"net": 0x40000000, "uts": 0x04000000}  # CLONE_NEWNET, CLONE_NEWUTS (sched.h)
+_NAMED = {"net": "network namespace", "uts": "UTS namespace"}
+_DONE = {"net": "attached", "uts": "named"}
 _LIMIT = 10.0  # seconds that the kernel has for an answer
 _DUMPS = 5  # how often a list is asked for that changes while it is read
 _MTU = 1376  # of a bridge that is made here: what the router gives its own
@@ -46,9 +48,9 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def setns(descriptor: int) -> None:
-    """Move the calling thread into a network namespace (setns(2); ``os.setns`` is there from Python 3.12 on)."""
-    if _libc().setns(descriptor, _CLONE_NEWNET):
+def setns(descriptor: int, kind: str = "net") -> None:
+    """Move the calling thread into a namespace (setns(2); ``os.setns`` is there from Python 3.12 on)."""
+    if _libc().setns(descriptor, _KINDS_OF_NAMESPACES[kind]):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
@@ -197,23 +199,24 @@ def _raise_for(message: Message, number: int, words: str) -> None:
         raise _KINDS.get(number, NetworkError)(f"can't {message.what}: {os.strerror(number)}{said}")
 
 
-def _inside(namespace: int, action: Callable[[], T]) -> T:
+def _inside(namespace: int, action: Callable[[], T], kind: str = "net") -> T:
     """The result of ``action``, done in the namespace of this descriptor by a thread that does nothing else."""
     future: Future[T] = Future()
-    visitor = threading.Thread(target=_visit, args=(namespace, action, future), name="weave-namespace", daemon=True)
+    visitor = threading.Thread(target=_visit, args=(namespace, action, future, kind), name="weave-namespace",
+                               daemon=True)
     visitor.start()
     visitor.join(_LIMIT)
     if visitor.is_alive():
-        raise NetworkError(f"no way into a network namespace within {_LIMIT:g} seconds")
+        raise NetworkError(f"no way into a {_NAMED[kind]} within {_LIMIT:g} seconds")
     try:
         return future.result()
     except OSError as error:
-        raise NetworkError(f"no way into a network namespace: {error.strerror}") from error
+        raise NetworkError(f"no way into a {_NAMED[kind]}: {error.strerror}") from error
 
 
-def _visit(namespace: int, action: Callable[[], T], future: Future[T]) -> None:
+def _visit(namespace: int, action: Callable[[], T], future: Future[T], kind: str) -> None:
     try:
-        with _away(namespace):
+        with _away(namespace, kind):
             result = action()
     except BaseException as error:  # noqa: BLE001  # it is the caller's
         future.set_exception(error)
@@ -222,14 +225,14 @@ def _visit(namespace: int, action: Callable[[], T], future: Future[T]) -> None:
 
 
 @contextlib.contextmanager
-def _away(namespace: int) -> Iterator[None]:
-    home = os.open(_OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+def _away(namespace: int, kind: str) -> Iterator[None]:
+    home = os.open(f"{_OWN_NAMESPACES}/{kind}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        setns(namespace)
+        setns(namespace, kind)
         yield
     finally:
         with contextlib.suppress(OSError):  # the thread ends here, unless gevent has patched threads
-            setns(home)
+            setns(home, kind)
         os.close(home)
 
 
@@ -249,6 +252,13 @@ class NetlinkNetwork:
         try:
             with NetlinkSocket() as host, _inside(descriptor, NetlinkSocket) as inside:
                 yield _ContainerNamespace(self, descriptor, host, inside)
+        finally:
+            os.close(descriptor)
+
+    def set_hostname(self, pid: int, hostname: str) -> None:
+        descriptor = _not_own(_of_process(pid, "uts"), pid, "uts")
+        try:
+            _inside(descriptor, lambda: socket.sethostname(hostname), "uts")
         finally:
             os.close(descriptor)
 
@@ -374,20 +384,23 @@ def _write_sysctl(name: str, value: str) -> None:
 
 
 def _open_namespace(pid: int, sandbox: str) -> int:
-    descriptor = _sandbox(_of_process(pid), sandbox)
-    if _is_own(descriptor):
+    return _not_own(_sandbox(_of_process(pid), sandbox), pid)
+
+
+def _not_own(descriptor: int, pid: int, kind: str = "net") -> int:
+    if os.path.samestat(os.fstat(descriptor), os.stat(f"{_OWN_NAMESPACES}/{kind}")):
         os.close(descriptor)
-        raise NetworkError(f"process {pid} uses the host's own network namespace; nothing is attached there")
+        raise NetworkError(f"process {pid} uses the host's own {_NAMED[kind]}; nothing is {_DONE[kind]} there")
     return descriptor
 
 
-def _of_process(pid: int) -> int:
+def _of_process(pid: int, kind: str = "net") -> int:
     try:
-        return os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise ProcessEnded(f"process {pid} has ended") from error
     except OSError as error:
-        raise NetworkError(f"can't open the network namespace of process {pid}: {error.strerror}") from error
+        raise NetworkError(f"can't open the {_NAMED[kind]} of process {pid}: {error.strerror}") from error
 
 
 def _sandbox(of_process: int, path: str) -> int:
@@ -404,10 +417,6 @@ def _sandbox(of_process: int, path: str) -> int:
                 return descriptor
             os.close(descriptor)
     return of_process
-
-
-def _is_own(descriptor: int) -> bool:
-    return os.path.samestat(os.fstat(descriptor), os.stat(_OWN_NAMESPACE))
 
 
 def _belongs(link: Link | None, container_id: str) -> bool:

@@ -99,6 +99,9 @@ class Network(Protocol):
         ``pid`` has moved to; else the process's.
         """
 
+    def set_hostname(self, pid: int, hostname: str) -> None:
+        """Give a process's UTS namespace (uts_namespaces(7)) this hostname; the host's own is refused."""
+
     def detach(self, container_id: str) -> bool:
         """Remove the container's host interface; ``False`` if there was none. Takes the kernel some 20 ms."""
 

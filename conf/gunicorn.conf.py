@@ -15,6 +15,6 @@ try:
     _settings = Settings.from_environ(os.environ)
     bind = program.start(_settings)  # our own sockets: nobody gets into the proxy but who gets into Docker
 except WeaveError as error:
-    sys.exit(f"weave: {error.message}")
+    sys.exit(f"weave: {error.advice}")
 
 locals().update(worker.options(_settings))

@@ -27,8 +27,9 @@ _FACTS = {"listeners": ["unix:///run/w.sock", "tcp://0.0.0.0:12375"], "docker_ho
                  Engine("", ignored="tcp://vm:2376"), id="another machine before"),
     pytest.param({"DOCKER_HOST": "unix:///mine", "ORIG_DOCKER_HOST": "unix:///o"}, False, Engine("unix:///mine"),
                  id="set anew since"),
-    pytest.param({"DOCKER_HOST": "unix:///to/be"}, False, Engine("", ignored="unix:///to/be"),
+    pytest.param({"DOCKER_HOST": "unix:///to/be", "ORIG_DOCKER_HOST": ""}, False, Engine(""),
                  id="where the proxy is to listen"),
+    pytest.param({"DOCKER_HOST": "unix:///to/be"}, False, Engine("unix:///to/be"), id="an engine, or a mistake"),
     pytest.param({"DOCKER_HOST": "ssh://vm"}, False, Engine("ssh://vm"), id="what can't be used"),
 ])
 def test_our_own_calls_go_to_the_engine(environ: dict[str, str], running: bool, engine: Engine) -> None:
@@ -47,8 +48,9 @@ def test_it_is_seen_where_a_docker_host_points(docker_host: str, ours: bool) -> 
 
 @pytest.mark.parametrize(("environ", "engine", "warned"), [
     pytest.param({"DOCKER_HOST": "tcp://127.0.0.1:12375"}, "unix:///var/run/docker.sock", True, id="the proxy"),
-    pytest.param({"DOCKER_HOST": "unix:///w", "WEAVEMW_LISTENERS": "unix:///w tcp://:1"},
-                 "unix:///var/run/docker.sock", True, id="its own listener"),
+    pytest.param({"DOCKER_HOST": "unix:///var/run/weave.sock"}, "unix:///var/run/docker.sock", True, id="its socket"),
+    pytest.param({"DOCKER_HOST": "unix:///w", "ORIG_DOCKER_HOST": "unix:///d", "WEAVEMW_LISTENERS": "unix:///w tcp://:1"},
+                 "unix:///d", False, id="its own listener"),
     pytest.param({"DOCKER_HOST": "tcp://x:1", "WEAVEMW_DOCKER_HOST": "unix:///d"}, "unix:///d", False, id="both"),
     pytest.param({"DOCKER_HOST": "unix:///d"}, "unix:///d", False, id="an engine"),
     pytest.param({}, "unix:///var/run/docker.sock", False, id="nothing"),

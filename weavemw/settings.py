@@ -172,7 +172,8 @@ def engine_in(environ: Mapping[str, str], listeners: Sequence[str] = (),
     """The engine in a shell whose ``DOCKER_HOST`` may lead to a proxy, as ``weave env`` makes it. Pure.
 
     ``listeners`` are those of the proxy that is to serve, ``proxy`` is what a running one says of itself. TCP is
-    never the engine: weave works on the machine that Docker runs on.
+    never the engine: weave works on the machine that Docker runs on. A unix socket is, unless we know better: a proxy
+    that is told to listen there has to refuse.
     """
     host = environ.get("DOCKER_HOST", "")
     if proxy and points_at(host, proxy.get("listeners", ())):
@@ -180,7 +181,7 @@ def engine_in(environ: Mapping[str, str], listeners: Sequence[str] = (),
     ours = (*listeners, *DEFAULT_LISTENERS)
     if "ORIG_DOCKER_HOST" in environ and (not host.startswith("unix:") or points_at(host, ours)):
         host = environ["ORIG_DOCKER_HOST"]
-    if host.startswith("tcp:") or points_at(host, ours):
+    if host.startswith("tcp:") or points_at(host, DEFAULT_LISTENERS):
         return Engine("", ignored=host)
     return Engine(host)
 

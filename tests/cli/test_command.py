@@ -171,7 +171,6 @@ def _launch(weave: Weave, *words: str, **environ: str) -> tuple[str, list[str]]:
     pytest.param([], "tcp://127.0.0.1:12375", id="the proxy's usual port"),
     pytest.param([], "tcp://vm:2376", id="a machine elsewhere"),
     pytest.param([], "unix:///var/run/weave.sock", id="the proxy's usual socket"),
-    pytest.param(["-H", "/w.sock"], "unix:///w.sock", id="a socket that it is to listen at"),
 ])
 def test_a_shell_that_does_not_lead_to_an_engine_is_no_obstacle(weave: Weave, words: list[str],
                                                                 docker_host: str) -> None:

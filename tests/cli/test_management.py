@@ -49,17 +49,6 @@ def test_a_container_is_made(daemon: FakeDaemon, docker: ManagingClient) -> None
     assert daemon.requests[0].header("content-type") == "application/json"
 
 
-@pytest.mark.parametrize(("status", "body", "labels"), [
-    ("200 OK", {"Config": {"Labels": {"a": "b"}}}, {"a": "b"}), ("200 OK", {"Config": None}, {}),
-    ("404 Not Found", {"message": "no"}, {}),
-])
-def test_labels_of_an_image(daemon: FakeDaemon, docker: ManagingClient, status: str, body: Any,
-                            labels: dict[str, str]) -> None:
-    daemon.handlers[""] = answers(body, status)
-    assert docker.image_labels("a/b:1") == labels
-    assert daemon.requests[0].path == "/images/a%2Fb%3A1/json"
-
-
 def test_images_with_a_label_are_found_and_removed(daemon: FakeDaemon, docker: ManagingClient) -> None:
     daemon.handlers["/images/json"] = answers([{"RepoTags": ["a:1", "a:2"]}, {"RepoTags": None}])
     assert docker.labelled_images("l") == ("a:1", "a:2")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any
 
@@ -14,6 +15,9 @@ from weavemw.errors import (
     DockerUnreachable,
     InvalidCidr,
     NetworkError,
+    NoAnswer,
+    NoSuchContainer,
+    NotARouter,
     RouterError,
     RouterUnreachable,
     SettingsError,
@@ -50,38 +54,37 @@ def _weave(**environ: str) -> Invocation:
     pytest.param(AddressTaken("10.2.1.1/8", _ID),
                  "address 10.2.1.1/8 is taken by web (1c7d23a8028b): choose another, or `weave detach 10.2.1.1/8 web`",
                  id="taken by a container"),
-    pytest.param(RouterError(f"Unable to claim: address 10.2.1.1/8 is already owned by {_ID}"),
-                 "address 10.2.1.1/8 is taken by web (1c7d23a8028b): choose another, or `weave detach 10.2.1.1/8 web`",
-                 id="taken, as a router says it"),
     pytest.param(AddressTaken("10.2.1.1/8", "weave:expose"),
                  "address 10.2.1.1/8 is taken by this host: choose another, or `weave hide 10.2.1.1/8`", id="host"),
     pytest.param(AddressTaken("10.2.1.1/8", "a" * 64), "address 10.2.1.1/8 is taken by aaaaaaaaaaaa: choose another",
                  id="taken by one that is gone"),
-    pytest.param(DockerError(404, "No such container: wbe"), "No such container: wbe: did you mean web?", id="near"),
-    pytest.param(DockerError(404, "No such container: x"), "No such container: x: `docker ps -a` lists them all",
-                 id="not near"),
+    pytest.param(NoSuchContainer("wbe", "whatever"), "whatever: did you mean web?", id="near"),
+    pytest.param(NoSuchContainer("x", "whatever"), "whatever: `docker ps -a` lists them all", id="not near"),
     pytest.param(DockerError(500, "broken"), "broken", id="Docker's own words"),
-    pytest.param(NotRunning("web is not running"),
+    pytest.param(NotRunning("web", "web is not running"),
                  "web is not running: `weave start web` starts it, and attaches it", id="not running"),
-    pytest.param(RouterUnreachable("the weave router at 127.0.0.1:1 did not answer: connection refused"),
+    pytest.param(RouterUnreachable("whatever", absent=True),
                  "weave router is not running (nothing answers at 127.0.0.1:1): `weave launch` starts it", id="none"),
     pytest.param(RouterUnreachable("the weave router at x did not answer: no answer in time"),
                  "the weave router at x did not answer: no answer in time", id="a slow router"),
-    pytest.param(RouterError("<!DOCTYPE html>\n<html>"),
-                 "what answers at 127.0.0.1:1 is no weave router: correct WEAVE_HTTP_ADDR, or end it", id="other"),
-    pytest.param(WeaveError("weave router did not start: can't use /x: Read-only file system"),
-                 "weave router did not start: can't use /x: Read-only file system; --state-dir names another directory",
-                 id="a directory"),
-    pytest.param(WeaveError("can't write /r/proxy.json: No; --run-dir names another directory"),
-                 "can't write /r/proxy.json: No; --run-dir names another directory", id="said"),
+    pytest.param(NotARouter("127.0.0.1:1"),
+                 "what answers at 127.0.0.1:1 is no weave router; correct WEAVE_HTTP_ADDR, or end it", id="other"),
+    pytest.param(SettingsError("can't write /r/proxy.json: No", hint="--run-dir names another directory"),
+                 "can't write /r/proxy.json: No; --run-dir names another directory", id="a hint"),
+    pytest.param(RouterError("no\nmore"), "no more", id="the router's own words"),
     pytest.param(DockerUnreachable("Docker at /x did not answer: no answer in time"),
                  "Docker at /x did not answer: no answer in time", id="a slow Docker"),
-    pytest.param(SettingsError("TLS: can't read /tls/key.pem: No such file or directory"),
-                 "TLS: can't read /tls/key.pem: No such file or directory; `weave certs` makes what is needed", id="t"),
 ])
 def test_it_is_said_what_to_do(error: WeaveError, said: str) -> None:
     """The error's own words, as one line, and what helps."""
     assert explained(error, _weave()) == said
+
+
+def _caused(error: WeaveError, cause: OSError) -> WeaveError:
+    """The error as it is where the system's was translated, by way of another of ours."""
+    error.__cause__ = NoAnswer("whatever")
+    error.__cause__.__cause__ = cause
+    return error
 
 
 @pytest.mark.parametrize(("environ", "hint"), [
@@ -91,16 +94,16 @@ def test_it_is_said_what_to_do(error: WeaveError, said: str) -> None:
 ])
 def test_who_named_the_engine_that_does_not_answer_is_said(environ: dict[str, str], hint: str) -> None:
     """That is where the mistake may be."""
-    error = DockerUnreachable("Docker at /x did not answer: No such file or directory")
+    error = _caused(DockerUnreachable("whatever"), FileNotFoundError(errno.ENOENT, "No such file or directory"))
     assert explained(error, _weave(**environ)) == f"{error.message}: {hint}"
 
 
 @pytest.mark.parametrize("error", [
-    DockerUnreachable("Docker at /x did not answer: Permission denied"),
-    NetworkError("can't make the bridge weave: Operation not permitted"),
+    DockerUnreachable("whatever"), NetworkError("whatever"),
 ])
 def test_who_is_not_root_is_told(error: WeaveError, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system refused for that reason."""
+    _caused(error, PermissionError(errno.EPERM, "Operation not permitted"))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert explained(error, _weave()) == f"{error.message}: try again as root"
     monkeypatch.setattr(os, "geteuid", lambda: 0)

@@ -11,7 +11,7 @@ import pytest
 
 from weavemw.dockerapi.client import DockerClient
 from weavemw.dockerapi.requester import Answer
-from weavemw.errors import DockerError, DockerUnreachable, NoAnswer
+from weavemw.errors import DockerError, DockerUnreachable, NoAnswer, NoSuchContainer
 
 
 class Canned:
@@ -104,3 +104,19 @@ def test_events_that_are_refused_or_do_not_come() -> None:
         next(DockerClient(Canned(400, pieces=(b'{"message":"', b'no"}'))).events())
     with pytest.raises(DockerUnreachable, match="refused"):
         next(DockerClient(Canned(error=NoAnswer("refused"))).events())
+
+
+@pytest.mark.parametrize(("status", "body", "labels"), [
+    (200, {"Config": {"Labels": {"a": "b"}}}, {"a": "b"}), (200, {"Config": None}, {}), (404, {"message": "no"}, {}),
+])
+def test_labels_of_an_image(status: int, body: Any, labels: dict[str, str]) -> None:
+    canned = Canned(status, body)
+    assert DockerClient(canned).image_labels("a/b:1") == labels
+    assert canned.asked[0][1] == "/images/a%2Fb%3A1/json"
+
+
+def test_a_container_that_is_not_there_is_named() -> None:
+    """As it was asked for, so that near names can be looked for."""
+    with pytest.raises(NoSuchContainer) as raised:
+        DockerClient(Canned(404, {"message": "No such container: wbe"})).start("wbe")
+    assert (raised.value.code, raised.value.container, raised.value.status) == ("no_such_container", "wbe", 404)

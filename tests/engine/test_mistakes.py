@@ -38,7 +38,7 @@ BEFORE = [
      "weave works on the machine that Docker runs on"),
     ("weave launch-proxy -H $DOCKER_HOST", "weave proxy did not start: listener unix://HOST/docker.sock is the Docker "
      "socket itself: the proxy would talk to itself; choose another -H or DOCKER_HOST"),
-    ("weave launch --state-dir /proc/weave", "weave router did not start: can't use /proc/weave: No such file or "
+    ("weave launch --state-dir /proc/weave", "weave router did not start: can't make /proc/weave: No such file or "
      "directory; --state-dir names another directory"),
     ("weave reset --froce", "reset has no option --froce: did you mean --force?"),
 ]

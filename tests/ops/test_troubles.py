@@ -96,7 +96,7 @@ def test_a_writer_that_was_stopped_stops_nobody_else(log: logging.Logger, tmp_pa
 def test_a_directory_in_the_way_is_said(tmp_path: Path) -> None:
     """By the error that users see."""
     (tmp_path / FILE).mkdir(parents=True)
-    with pytest.raises(SettingsError, match="try again as root"):
+    with pytest.raises(SettingsError, match="Is a directory"):
         latest(tmp_path)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from weavemw.dockerapi.requester import Answer
+from weavemw.errors import AddressTaken, NotARouter, RouterError
 from weavemw.router.client import RouterClient
 
 THREADS = 64
@@ -132,3 +133,18 @@ def test_what_seldom_changes_is_remembered_for_a_moment(start: Callable[..., Any
     monkeypatch.setattr("weavemw.router.client._REMEMBER", 0)
     client.domain()
     assert len(said) == 2
+
+
+@pytest.mark.parametrize(("words", "error"), [
+    ("Unable to claim: address 10.2.1.1/24 is already owned by abc", AddressTaken), ("no", RouterError),
+    ("<!DOCTYPE html>\n<html>", NotARouter), ("", RouterError),
+])
+def test_a_refusal_is_what_it_says(monkeypatch: pytest.MonkeyPatch, words: str, error: type[RouterError]) -> None:
+    """In the words of a router, ours or Weave Net's; what answers in HTML is none."""
+    client = RouterClient("127.0.0.1:1")
+    monkeypatch.setattr(client._http, "ask", lambda *_, **__: Answer(400, words.encode()))
+    with pytest.raises(RouterError) as raised:
+        client.claim("a", ip_interface("10.2.1.1/24"))
+    assert type(raised.value) is error
+    if isinstance(raised.value, AddressTaken):
+        assert (raised.value.address, raised.value.owner) == ("10.2.1.1/24", "abc")

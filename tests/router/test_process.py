@@ -150,8 +150,8 @@ def test_sigterm_ends_it_cleanly(launch: Callable[..., Process]) -> None:
     pytest.param(["--dns-domain", "a..b"], "weave router: DNS domain 'a..b': invalid host name: 'a..b'", id="domain"),
     pytest.param(["--ipalloc-default-subnet", "10.0.0.0/24"],
                  "weave router: default subnet 10.0.0.0/24 is not within the range 10.32.0.0/12", id="default subnet"),
-    pytest.param(["--state-dir", "/proc/nowhere"], "weave router: can't make /proc/nowhere: No such file or directory",
-                 id="state directory"),
+    pytest.param(["--state-dir", "/proc/nowhere"], "weave router: can't make /proc/nowhere: No such file or directory; "
+                 "--state-dir names another directory", id="state directory"),
 ])
 def test_mistakes_are_one_line(launch: Callable[..., Process], tmp_path: Path, options: list[str], line: str) -> None:
     """What can't start says why in one line, and exits with status 1."""

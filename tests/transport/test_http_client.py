@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -230,8 +230,9 @@ def tcp_server() -> Iterator[tuple[Tcp, list[socket.socket]]]:
     connections: list[socket.socket] = []
 
     def serve(connection: socket.socket) -> None:
-        while connection.recv(4096):
-            connection.sendall(OK)
+        with suppress(OSError):  # it is closed at the end
+            while connection.recv(4096):
+                connection.sendall(OK)
 
     def accept() -> None:
         while True:

@@ -39,7 +39,13 @@ _INCARNATIONS = 3
 
 
 class NotRunning(Conflict):
-    """The container has no process that could be attached."""
+    """The container (its name or id) has no process that could be attached."""
+
+    code = "container_not_running"
+
+    def __init__(self, container: str, message: str = "") -> None:
+        super().__init__(message or f"container {container} is not running")
+        self.container = container
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +229,7 @@ class Attachment:
             return stack.enter_context(self.network.namespace(container.pid, container.sandbox_key))
         except ProcessEnded as error:  # and the daemon has yet to notice
             if self._is_still(container):
-                raise NotRunning(f"container {container.short_id} is not running") from error
+                raise NotRunning(container.short_id) from error
             return None
         except NetworkError:
             if self._is_still(container):
@@ -233,7 +239,7 @@ class Attachment:
     def _running(self, container_id: str) -> Container:
         container = self._existing(container_id)
         if container is None or not container.is_alive:
-            raise NotRunning(f"container {container_id[:12]} is not running")
+            raise NotRunning(container_id[:12])
         return container
 
     def _is_still(self, container: Container) -> bool:

@@ -170,7 +170,8 @@ def give(attachment: Attachment, container: Container, wanted: Sequence[Wanted],
     if reason := shared_network(container.network_mode):
         raise BadRequest(f"{container.name or container.short_id} can't be attached: {reason}")
     if not container.is_alive:
-        raise NotRunning(f"{container.name or container.short_id} is not running")
+        name = container.name or container.short_id
+        raise NotRunning(name, f"{name} is not running")
     with attachment.lock(container.id):
         held = attachment.router.addresses(container.id)
         try:

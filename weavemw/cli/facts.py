@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from weavemw.cli.command import Invocation
 from weavemw.cli.management import ManagingClient
+from weavemw.cli.mistakes import explained
 from weavemw.cli.router import call_router
 from weavemw.cli.supervisor import PROXY, ROUTER, Supervisor
 from weavemw.dockerapi import hosts
@@ -75,7 +76,7 @@ def proxy_facts(weave: Invocation) -> Facts:
         found = run_file.running(weave.run_dir / run_file.PROXY)
         state = read_state(weave.run_dir)
     except WeaveError as error:
-        return {"running": False, "error": error.message}
+        return {"running": False, "error": explained(error, weave)}
     if found is None:
         return {"running": False}
     if state and state.since < found.get("started", 0):  # an earlier proxy's

@@ -30,11 +30,6 @@ class ManagingClient(DockerClient):
         super().__init__(HttpClient(Unix(socket_path)), timeout=timeout)
         self._base = f"http+unix://{quote(socket_path, safe='')}"
 
-    def image_labels(self, image: str) -> dict[str, str]:
-        """The labels of an image, empty if there is no such image."""
-        reply = self._managed("GET", f"/images/{quote(image, safe='')}/json", also=(404,))
-        return dict((reply.json().get("Config") or {}).get("Labels") or {}) if reply.ok else {}
-
     def import_image(self, name: str, root: bytes, *, changes: Sequence[str] = ()) -> None:
         """Make an image from a tar of its root; ``changes`` are Dockerfile instructions (``docker import``)."""
         repository, _, tag = name.partition(":")

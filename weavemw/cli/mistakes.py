@@ -4,90 +4,77 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import os
-import re
 from collections.abc import Callable
+from typing import Any
 
 from weavemw.attaching.attachment import NotRunning
 from weavemw.cli.command import Invocation
-from weavemw.errors import DockerError, DockerUnreachable, InvalidCidr, RouterError, RouterUnreachable, WeaveError
+from weavemw.errors import (
+    AddressTaken,
+    DockerUnreachable,
+    InvalidCidr,
+    NoSuchContainer,
+    RouterUnreachable,
+    WeaveError,
+)
 from weavemw.network.bridge import EXPOSE
 
 __all__ = ["explained"]
 
-_REFUSED = ("connection refused", "nothing answers")
-_FORBIDDEN = ("Permission denied", "Operation not permitted")
-_HINTS = {
-    r"TLS: can't read .*No such file": "`weave certs` makes what is needed",
-    r"can't (use|install the wait program in) ": "--state-dir names another directory",
-    r"can't write .*\.json: ": "--run-dir names another directory",
-}
-_TAKEN = re.compile(r"Unable to claim: address (?P<address>\S+) is already owned by (?P<owner>\S+)")
-_NO_CONTAINER = re.compile(r"No such container: (?P<name>.+)")
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
 
 
 def explained(error: WeaveError, weave: Invocation) -> str:
     """An error as one line that says what to do."""
     words = " ".join(_specific(error, weave).split())
-    words += next((f"; {hint}" for pattern, hint in _HINTS.items()
-                   if re.search(pattern, words) and hint not in words), "")
-    if any(each in words for each in _FORBIDDEN) and os.geteuid() != 0 and "as root" not in words:
-        return f"{words}: try again as root"
-    return words
+    if error.hint:
+        words += f"; {error.hint}"
+    return f"{words}: try again as root" if error.errno in _FORBIDDEN and os.geteuid() != 0 else words
 
 
 def _specific(error: WeaveError, weave: Invocation) -> str:
-    for kind, explain in _EXPLAIN.items():
-        if isinstance(error, kind):
-            with contextlib.suppress(WeaveError):  # asking what would help failed too: then without
-                return explain(error, weave) or error.message
+    explain = next((explain for kind, explain in _EXPLAIN.items() if isinstance(error, kind)), None)
+    if explain:
+        with contextlib.suppress(WeaveError):  # asking what would help failed too: then without
+            return explain(error, weave)
     return error.message
 
 
-def _invalid(error: WeaveError, _: Invocation) -> str:
-    assert isinstance(error, InvalidCidr)
+def _invalid(error: InvalidCidr, _: Invocation) -> str:
     return f'invalid address "{error.value}": {error.reason}'
 
 
-def _not_running(error: WeaveError, _: Invocation) -> str:
-    name = error.message.removesuffix(" is not running")
-    return f"{error.message}: `weave start {name}` starts it, and attaches it"
+def _not_running(error: NotRunning, _: Invocation) -> str:
+    return f"{error.message}: `weave start {error.container}` starts it, and attaches it"
 
 
-def _no_docker(error: WeaveError, weave: Invocation) -> str:
-    if any(each in error.message for each in ("`", "in time", *_FORBIDDEN)):
+def _no_docker(error: DockerUnreachable, weave: Invocation) -> str:
+    """A Docker that is not there, by the system's word; one that is slow or closed to us is another matter."""
+    if error.hint or error.errno in (0, *_FORBIDDEN):
         return error.message
     given = weave.given().get("docker_host")
     what = f"or correct {given.source}" if given else "or name its socket by DOCKER_HOST"
     return f"{error.message}: start Docker, {what}"
 
 
-def _docker_said(error: WeaveError, weave: Invocation) -> str:
-    found = _NO_CONTAINER.fullmatch(error.message)
-    if not found:
-        return error.message
+def _no_container(error: NoSuchContainer, weave: Invocation) -> str:
     rows = weave.docker().get("/containers/json?all=1")
     names = [name.removeprefix("/") for row in rows for name in row.get("Names") or ()]
-    near = difflib.get_close_matches(found["name"], names, 1)
+    near = difflib.get_close_matches(error.container, names, 1)
     return f"{error.message}: did you mean {near[0]}?" if near else f"{error.message}: `docker ps -a` lists them all"
 
 
-def _no_router(error: WeaveError, weave: Invocation) -> str:
-    if not any(each in error.message for each in _REFUSED):
+def _no_router(error: RouterUnreachable, weave: Invocation) -> str:
+    if not error.absent:
         return error.message
     address = weave.settings().router_address
     return f"weave router is not running (nothing answers at {address}): `weave launch` starts it"
 
 
-def _router_said(error: WeaveError, weave: Invocation) -> str:
-    if error.message.lstrip().startswith("<"):
-        address = weave.settings().router_address
-        return f"what answers at {address} is no weave router: correct WEAVE_HTTP_ADDR, or end it"
-    found = _TAKEN.search(error.message)
-    return _taken(found["address"], found["owner"], weave) if found else error.message
-
-
-def _taken(address: str, owner: str, weave: Invocation) -> str:
+def _taken(error: AddressTaken, weave: Invocation) -> str:
+    address, owner = error.address, error.owner
     if owner == EXPOSE:
         return f"address {address} is taken by this host: choose another, or `weave hide {address}`"
     container = weave.docker().find(owner)
@@ -97,12 +84,11 @@ def _taken(address: str, owner: str, weave: Invocation) -> str:
     return f"address {address} is taken by {name} ({owner[:12]}): choose another, or `weave detach {address} {name}`"
 
 
-#: The more special kind first.
-_EXPLAIN: dict[type[WeaveError], Callable[[WeaveError, Invocation], str]] = {
+_EXPLAIN: dict[type[WeaveError], Callable[[Any, Invocation], str]] = {
     InvalidCidr: _invalid,
     NotRunning: _not_running,
     DockerUnreachable: _no_docker,
-    DockerError: _docker_said,
+    NoSuchContainer: _no_container,
     RouterUnreachable: _no_router,
-    RouterError: _router_said,
+    AddressTaken: _taken,
 }

@@ -10,7 +10,7 @@ import click
 from weavemw import __version__
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.router import call_router
-from weavemw.errors import BadRequest, RouterUnreachable, WeaveError
+from weavemw.errors import RouterUnreachable, WeaveError
 
 __all__ = ["of_proxy", "report"]
 
@@ -36,6 +36,7 @@ def report(weave: Invocation, template: str | None, as_text: bool, as_json: bool
 
     found = facts.gather(weave)
     if not (found["router"]["running"] or found["proxy"]["running"]):
+        call_router(found["router"]["address"], "GET", "/status")  # raises, and knows why
         raise RouterUnreachable(found["router"]["error"])
     if as_text:
         return click.echo(f"Command: weave {__version__}\n\n"
@@ -91,12 +92,12 @@ def _of_router(address: str) -> dict[str, Any]:
 
 def _formatted(data: dict[str, Any], template: str, address: str) -> str:
     """A path is followed here, in all of it; what more Go's templates can do, a Weave Net router knows."""
-    from weavemw.router.status import formatted
+    from weavemw.router.status import UnsupportedTemplate, formatted
 
     try:
         return formatted(data, template)
-    except BadRequest as error:
-        if "Error" in data or "is not supported" not in error.message:
+    except UnsupportedTemplate:
+        if "Error" in data:
             raise
         return call_router(address, "GET", f"/report?{_query(template)}").rstrip("\n")
 

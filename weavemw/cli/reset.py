@@ -74,7 +74,7 @@ def _stop(weave: Invocation, settings: Settings, *, force: bool) -> list[dict[st
         containers: list[dict[str, Any]] | None = assembly.docker(settings).get("/containers/json?all=1")
     except DockerUnreachable as error:
         if not force:
-            raise DockerUnreachable(f"{error.message}; `weave reset --force` goes on without") from error
+            raise DockerUnreachable(error.message, hint="`weave reset --force` goes on without") from error
         containers = None
     if containers is None and weave.proxy:
         raise Conflict("weave still runs, in a container that only Docker can end: start Docker, then reset")

@@ -37,4 +37,5 @@ def call_router(address: str, method: str, path: str, form: Sequence[tuple[str, 
     except RouterBusy:
         raise
     except RouterUnreachable as error:
-        raise RouterUnreachable(f"weave router is not running (nothing answers at {address})") from error
+        raise RouterUnreachable(f"weave router is not running (nothing answers at {address})",
+                                absent=True) from error

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from weavemw.dockerapi.container import Container
 from weavemw.dockerapi.requester import Answer, Requester
-from weavemw.errors import DockerError, DockerUnreachable, NoAnswer
+from weavemw.errors import DockerError, DockerUnreachable, NoAnswer, NoSuchContainer
 
 __all__ = ["Docker", "DockerClient", "error_of"]
 
@@ -66,7 +66,7 @@ class DockerClient:
         self.timeout = timeout
 
     def inspect(self, container: str) -> Container:
-        return Container.from_inspect(self.get(f"/containers/{_segment(container)}/json"))
+        return Container.from_inspect(self._json(self._container("GET", container, "/json")))
 
     def image_config(self, image: str) -> dict[str, Any]:
         config = self.get(f"/images/{_segment(image)}/json").get("Config") or {}
@@ -84,10 +84,10 @@ class DockerClient:
         return tuple(row["Id"] for row in self.get(f"/containers/json?all={int(everything)}"))
 
     def kill(self, container: str) -> None:
-        self._call("POST", f"/containers/{_segment(container)}/kill", also=(404, 409))
+        self._container("POST", container, "/kill", also=(404, 409))
 
     def remove(self, container: str) -> None:
-        self._call("DELETE", f"/containers/{_segment(container)}?force=1&v=1", also=(404, 409))
+        self._container("DELETE", container, "?force=1&v=1", also=(404, 409))
 
     def events(self, since: float | None = None) -> Iterator[Mapping[str, Any]]:
         filters = quote(json.dumps({"type": ["container", "network"]}))
@@ -112,17 +112,30 @@ class DockerClient:
 
     def find(self, container: str) -> dict[str, Any] | None:
         """All that inspect says about a container, or ``None`` if there is none of that name."""
-        reply = self._call("GET", f"/containers/{_segment(container)}/json", also=(404,))
+        reply = self._container("GET", container, "/json", also=(404,))
         return dict(self._json(reply)) if reply.status == 200 else None
 
     def start(self, container: str) -> None:
         """Start a container; no error if it runs."""
-        self._call("POST", f"/containers/{_segment(container)}/start", also=(304,))
+        self._container("POST", container, "/start", also=(304,))
 
     def stop(self, container: str, grace: int) -> None:
         """Stop a container: SIGTERM, and SIGKILL after ``grace`` seconds; no error if it is not running or gone."""
-        self._call("POST", f"/containers/{_segment(container)}/stop?t={grace}", also=(304, 404),
-                   timeout=self.timeout + grace)
+        self._container("POST", container, f"/stop?t={grace}", also=(304, 404), timeout=self.timeout + grace)
+
+    def image_labels(self, image: str) -> dict[str, str]:
+        """The labels of an image, empty if there is no such image."""
+        reply = self._call("GET", f"/images/{_segment(image)}/json", also=(404,))
+        return dict((self._json(reply).get("Config") or {}).get("Labels") or {}) if reply.status == 200 else {}
+
+    def _container(self, method: str, container: str, what: str, *, also: tuple[int, ...] = (),
+                   timeout: float = 0) -> Answer:
+        try:
+            return self._call(method, f"/containers/{_segment(container)}{what}", also=also, timeout=timeout)
+        except DockerError as error:
+            if error.status != 404:
+                raise
+            raise NoSuchContainer(container, error.message) from error
 
     def _call(self, method: str, path: str, *, also: tuple[int, ...] = (), timeout: float = 0) -> Answer:
         try:

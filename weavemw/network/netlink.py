@@ -196,7 +196,8 @@ _KINDS: dict[int, type[NetworkError]] = {errno.ENODEV: _NoSuchThing, errno.EADDR
 def _raise_for(message: Message, number: int, words: str) -> None:
     if number:
         said = f" ({words})" if words else ""
-        raise _KINDS.get(number, NetworkError)(f"can't {message.what}: {os.strerror(number)}{said}")
+        error = OSError(number, os.strerror(number))
+        raise _KINDS.get(number, NetworkError)(f"can't {message.what}: {error.strerror}{said}") from error
 
 
 def _inside(namespace: int, action: Callable[[], T], kind: str = "net") -> T:

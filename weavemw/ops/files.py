@@ -22,18 +22,18 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
-def directory(path: Path, mode: int = 0o755) -> None:
+def directory(path: Path, mode: int = 0o755, *, hint: str = "") -> None:
     """Make a directory unless it is there.
 
     Raises :class:`~weavemw.errors.SettingsError` if it can't be made, or if others than root and ourselves could
-    put files there.
+    put files there. ``hint`` says what helps then.
     """
     try:
         if not path.parent.exists():
-            directory(path.parent)
+            directory(path.parent, hint=hint)
         path.mkdir(mode, exist_ok=True)
     except OSError as error:
-        raise SettingsError(f"can't make {path}: {error.strerror}") from error
+        raise SettingsError(f"can't make {path}: {error.strerror}", hint=hint) from error
     _require_trusted(path, path.lstat())
 
 

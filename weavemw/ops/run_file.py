@@ -27,6 +27,7 @@ PROXY = "proxy.json"
 #: The names of our own containers, proxy and router: they are never attached, and never counted.
 OUR_CONTAINERS = ("weaveproxy", "weave")
 
+_ELSEWHERE = "--run-dir names another directory"
 _FLOCK = "hhqqi"  # struct flock: l_type, l_whence, l_start, l_len, l_pid
 _PID, _BORN = "pid", "born"
 _START_TIME = 22 - 3  # its place among what follows the name, of which the third field is the first (proc_pid_stat(5))
@@ -40,12 +41,12 @@ class RunFile:
     """
 
     def __init__(self, path: Path, *, what: str) -> None:
-        files.directory(path.parent)
+        files.directory(path.parent, hint=_ELSEWHERE)
         self._path = path
         try:
             self._fd = files.open_private(lock_of(path))
         except OSError as error:
-            raise SettingsError(f"can't write {lock_of(path)}: {error.strerror}") from error
+            raise SettingsError(f"can't write {lock_of(path)}: {error.strerror}", hint=_ELSEWHERE) from error
         self._lock(what)
         self.write({})
 
@@ -63,7 +64,7 @@ class RunFile:
         try:
             files.replace(self._path, json.dumps(facts).encode())
         except OSError as error:
-            raise SettingsError(f"can't write {self._path}: {error.strerror}") from error
+            raise SettingsError(f"can't write {self._path}: {error.strerror}", hint=_ELSEWHERE) from error
 
     def _lock(self, what: str) -> None:
         try:
@@ -121,7 +122,7 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise SettingsError(f"can't read {path}: {error.strerror}: try again as root") from error
+        raise SettingsError(f"can't read {path}: {error.strerror}") from error
     except ValueError:  # another version's
         return {}
     return found if isinstance(found, dict) else {}

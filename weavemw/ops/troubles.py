@@ -78,7 +78,7 @@ def latest(run_dir: Path, count: int = 20) -> list[Trouble]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise SettingsError(f"can't read {path}: {error.strerror}: try again as root") from error
+        raise SettingsError(f"can't read {path}: {error.strerror}") from error
     return [trouble for line in lines[-count:] if (trouble := _read(line))]
 
 

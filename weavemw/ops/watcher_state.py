@@ -145,7 +145,7 @@ def read_state(run_dir: Path) -> State | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise SettingsError(f"can't read {path}: {error.strerror}: try again as root") from error
+        raise SettingsError(f"can't read {path}: {error.strerror}") from error
     except _DAMAGED as error:
         _log.warning("%s is damaged, and not used: %s", path, error)
         return None

@@ -80,7 +80,7 @@ def main(**options: Any) -> None:
         troubles.record(settings.run_dir, "router")
         run(settings, ready=lambda address: _notify(os.environ.get("NOTIFY_SOCKET", "")))
     except WeaveError as error:
-        click.echo(f"weave router: {error.message}", err=True)
+        click.echo(f"weave router: {error.advice}", err=True)
         sys.exit(1)
 
 

@@ -8,6 +8,8 @@ raises :class:`~weavemw.errors.RouterUnreachable`, a refusal raises
 
 from __future__ import annotations
 
+import errno
+import re
 import time
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
@@ -16,7 +18,7 @@ from urllib.parse import quote, urlencode
 
 from weavemw.dockerapi import hosts
 from weavemw.dockerapi.requester import Answer
-from weavemw.errors import NoAnswer, RouterBusy, RouterError, RouterUnreachable
+from weavemw.errors import AddressTaken, NoAnswer, NotARouter, RouterBusy, RouterError, RouterUnreachable
 from weavemw.transport.http_client import HttpClient
 
 __all__ = ["Interface", "Router", "RouterClient"]
@@ -25,6 +27,8 @@ Interface = IPv4Interface | IPv6Interface
 
 _REMEMBER = 2.0  # seconds, for what changes only when a router is started, or Docker's bridge made
 _REMEMBER_ABSENT = 60.0  # seconds, for a call that a router does not have
+#: What a router, ours and Weave Net 2.8, says of an address that is taken.
+_TAKEN = re.compile(r"Unable to claim: address (?P<address>\S+) is already owned by (?P<owner>\S+)")
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -160,7 +164,7 @@ class RouterClient:
         try:
             return self._call("GET", path, accept=accept).json()
         except ValueError as error:
-            raise RouterError(f"what answers at {self.address} is no weave router: its answer is not JSON") from error
+            raise NotARouter(self.address) from error
 
     def _call(self, method: str, path: str, *, also: Sequence[int] = (), form: Sequence[tuple[str, str]] = (),
               accept: str = "*/*", timeout: float = 0) -> Answer:
@@ -171,13 +175,23 @@ class RouterClient:
         except NoAnswer as error:
             raise self._unanswered(error) from error
         if answer.status >= 300 and answer.status not in also:
-            raise RouterError(answer.text.strip() or f"the weave router answered {answer.status}")
+            raise self._refused(answer)
         return answer
+
+    def _refused(self, answer: Answer) -> RouterError:
+        """The router's own words; what is HTML is not a router's."""
+        words = answer.text.strip()
+        if words.startswith("<"):
+            return NotARouter(self.address)
+        if taken := _TAKEN.fullmatch(words):
+            return AddressTaken(taken["address"], taken["owner"])
+        return RouterError(words or f"the weave router answered {answer.status}")
 
     def _unanswered(self, error: NoAnswer) -> RouterUnreachable:
         if error.timed_out:
             return RouterBusy(f"the weave router at {self.address} did not answer in time")
-        return RouterUnreachable(f"the weave router at {self.address} did not answer: {error.reason.lower()}")
+        return RouterUnreachable(f"the weave router at {self.address} did not answer: {error.reason.lower()}",
+                                 absent=error.errno == errno.ECONNREFUSED)
 
 
 def _path(*parts: str) -> str:

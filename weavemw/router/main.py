@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 _DATABASE = "router.db"  # in the state directory
 _FIREWALL_AGAIN = 30.0  # seconds between two looks at the host's firewall
 _DOCKER_LIMIT = 5.0  # seconds that Docker has to answer
+_ELSEWHERE = "--state-dir names another directory"
 _STOP_LIMIT = 2.0  # seconds that requests under way have when it stops
 _CONNECTIONS = 512  # to the HTTP API: half of the descriptors that a process usually may have
 
@@ -89,13 +90,14 @@ def _docker(settings: RouterSettings) -> DockerClient:
 @contextmanager
 def _sole_owner(settings: RouterSettings) -> Iterator[None]:
     try:
-        files.directory(settings.state_dir, 0o700)
+        files.directory(settings.state_dir, 0o700, hint=_ELSEWHERE)
         held = files.lock(settings.state_dir / "router.lock")
         if held is None:
             raise SettingsError(f"already running: another router uses {settings.state_dir}")
         _close_to_others(settings.state_dir / _DATABASE)
     except OSError as error:
-        raise SettingsError(f"can't use {settings.state_dir}: {error.strerror}") from error
+        raise SettingsError(f"can't use {settings.state_dir}: {error.strerror}",
+                            hint=_ELSEWHERE) from error
     try:
         yield
     finally:

@@ -8,7 +8,16 @@ from typing import Any
 
 from weavemw.errors import BadRequest
 
-__all__ = ["blocks", "columns", "formatted", "overview"]
+__all__ = ["UnsupportedTemplate", "blocks", "columns", "formatted", "overview"]
+
+
+class UnsupportedTemplate(BadRequest):
+    """A template that needs more of Go's templates than we have; a Weave Net router has all."""
+
+    code = "unsupported_template"
+
+    def __init__(self, expression: str) -> None:
+        super().__init__(f"template: {expression!r} is not supported; write {{{{.Name}}}} or {{{{json .Name}}}}")
 
 
 def overview(report: Mapping[str, Any]) -> str:
@@ -38,7 +47,7 @@ def columns(rows: Iterable[Sequence[object]]) -> str:
 def formatted(report: Mapping[str, Any], template: str) -> str:
     """A report by the small part of Go's templates that is a path, "{{.IPAM.Range}}", or "{{json .DNS}}" of one.
 
-    Raises :class:`~weavemw.errors.BadRequest` for anything else.
+    Raises :class:`UnsupportedTemplate` for anything else, :class:`~weavemw.errors.BadRequest` for what is not there.
     """
     text = ""
     for number, piece in enumerate(template.replace("}}", "{{").split("{{")):
@@ -50,7 +59,7 @@ def _value(report: Mapping[str, Any], expression: str) -> str:
     as_json = expression.startswith("json ")
     path = expression.removeprefix("json ").strip()
     if not path.startswith("."):
-        raise BadRequest(f"template: {expression!r} is not supported; write {{{{.Name}}}} or {{{{json .Name}}}}")
+        raise UnsupportedTemplate(expression)
     value: Any = report
     for name in filter(None, path.split(".")):
         if not isinstance(value, Mapping) or name not in value:

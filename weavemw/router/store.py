@@ -234,7 +234,7 @@ class Database:
         try:
             self.connection = self._open(path)
         except sqlite3.Error as error:
-            raise SettingsError(f"can't use {path}: {error}") from error
+            raise SettingsError(f"can't use {path}: {error}", hint="--state-dir names another directory") from error
 
     def _open(self, path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)

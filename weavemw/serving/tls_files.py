@@ -162,7 +162,8 @@ def _read(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise SettingsError(f"TLS: can't read {path}: {error.strerror}") from error
+        hint = "`weave certs` makes what is needed" if isinstance(error, FileNotFoundError) else ""
+        raise SettingsError(f"TLS: can't read {path}: {error.strerror}", hint=hint) from error
 
 
 def _check_time(path: str, certificates: list[x509.Certificate], now: dt.datetime) -> None:

@@ -187,10 +187,10 @@ def _until_broken(pieces: Iterator[bytes]) -> Iterator[bytes]:
 def _connected(host: Host, deadline: Deadline) -> Connection:
     try:
         return Connection(_unix(host, deadline) if isinstance(host, Unix) else _tcp(host, deadline))
-    except (TimeoutError, BlockingIOError) as error:
-        raise NoAnswer(_LATE) from error
+    except (TimeoutError, BlockingIOError):
+        raise NoAnswer(_LATE) from None
     except OSError as error:
-        raise NoAnswer(_words(error), errno=error.errno or 0) from error
+        raise NoAnswer(_words(error)) from error
 
 
 def _unix(host: Unix, deadline: Deadline) -> socket.socket:

@@ -61,7 +61,8 @@ def install(state_dir: Path, machine: str | None = None) -> Path:
         if not _is_intact(directory / WAIT_PROGRAM, content):
             _write(directory / WAIT_PROGRAM, content, by_way_of=parent)
     except OSError as error:
-        raise SettingsError(f"can't install the wait program in {directory}: {error.strerror}") from error
+        raise SettingsError(f"can't install the wait program in {directory}: {error.strerror}",
+                            hint="--state-dir names another directory") from error
     return directory
 
 

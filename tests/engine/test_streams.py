@@ -218,8 +218,5 @@ def test_a_proxy_that_would_forward_to_itself_is_refused(fresh_host: TestHost, d
     done = fresh_host.run("python", "-m", "weavemw.server", "-H", f"unix://{there}", check=False, timeout=20,
                           env={"PYTHONPATH": str(_ROOT)})
     assert done.returncode == 1
-    # A DOCKER_HOST that is the listener by name is taken for a shell's that leads to the proxy, and set aside.
-    reasons = ["no Docker at /var/run/docker.sock", "listens there already"] if detour == "same" else [
-        "would talk to itself", "listens there already"]
-    assert any(reason in done.stderr for reason in reasons), done.stderr
+    assert "would talk to itself" in done.stderr or "listens there already" in done.stderr, done.stderr
     assert fresh_host.docker("version").returncode == 0, "and the Docker socket is what it was"

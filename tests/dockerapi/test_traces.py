@@ -61,6 +61,13 @@ def test_list(call: str, command: str, expected: str) -> None:
         ({"Containers": clean} if call == "df" else clean)
 
 
+def test_disk_usage_since_api_1_52() -> None:
+    """Containers are one kind of several, each with its items."""
+    row = {"Id": "a", "Command": "/dev/w sh", "Mounts": [MOUNT]}
+    usage = {"ContainersDiskUsage": {"Items": [row]}, "ImagesDiskUsage": {"Items": [{"Id": "i"}]}, "Total": 1}
+    assert told("df", usage) == usage | {"ContainersDiskUsage": {"Items": [row | {"Command": "sh", "Mounts": []}]}}
+
+
 def test_exec() -> None:
     """What is executed while the container waits is what was asked for."""
     process = {"entrypoint": "/dev/w", "arguments": ["sh", "-c", "x"], "tty": False}

@@ -112,7 +112,7 @@ CREATES: dict[str, dict[str, Any]] = {
 
 
 #: What is each container's own.
-_OWN = {"Created", "time", "timeNano", "Pid", "IPAddress", "MacAddress", "Hash"}
+_OWN = {"Created", "time", "timeNano", "execDuration", "Pid", "IPAddress", "MacAddress", "Hash"}
 
 
 class Docker:
@@ -228,6 +228,7 @@ def normal(value: Any, known: str) -> Any:
     if not isinstance(value, str):
         return value
     value = re.sub(r"\b[0-9a-f]{64}\b", "HASH", value.replace(known, "ID").replace(known[:12], "ID12"))
+    value = re.sub(r"^(Up|Exited \(\d+\)) .*(seconds?|minutes?)( ago)?", r"\1 TIME", value)
     value = re.sub(r"/netns/[0-9a-f]{12}$", "/netns/OWN", value)
     return re.sub(r"\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d)", "TIME", value)
 

@@ -92,8 +92,9 @@ def _remove_from_row(row: Any) -> bool:
 
 
 def _remove_from_df(shown: Any) -> bool:
-    """From the list of containers within what ``/system/df`` answers."""
-    return _remove_from_list(_list(shown, "Containers"))
+    """From the list of containers within what ``/system/df`` answers; since API 1.52 it is one of several ``Items``."""
+    usages = shown.values() if isinstance(shown, dict) else ()
+    return sum(map(_remove_from_list, (_list(shown, "Containers"), *(_list(usage, "Items") for usage in usages)))) > 0
 
 
 def _remove_from_exec(shown: Any) -> bool:

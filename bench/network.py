@@ -28,6 +28,7 @@ from bench import ROOT
 from weavemw.cli.router import router_serves
 from weavemw.network.netlink import NetlinkNetwork, ensure_bridge
 from weavemw.network.plan import Plan
+from weavemw.ops.run_dir import RouterAddress
 from weavemw.router.allocator import Allocator
 from weavemw.router.store import Database, SqliteStore
 
@@ -68,7 +69,7 @@ def _router(state: Path, held: int) -> Iterator[int]:
             "--bridge=", "--no-dns", "--log-level=error", "--force"]
     with subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
         try:
-            if not eventually(lambda: router_serves(f"127.0.0.1:{port}")):
+            if not eventually(lambda: router_serves(RouterAddress(f"127.0.0.1:{port}"))):
                 raise RuntimeError("the router does not serve")
             yield port
         finally:

@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from weavemw.ops.logs import Summed
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -14,6 +16,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--state-machine-minutes", metavar="N", type=float, default=0,
         help="how long tests/engine/test_state_machine.py goes on, each way; without: a short while")
+
+
+@pytest.fixture(autouse=True)
+def _no_line_is_withheld(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many were logged by the tests before."""
+    monkeypatch.setattr(Summed, "filter", lambda self, record: True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

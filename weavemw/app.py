@@ -23,12 +23,13 @@ from weavemw.middleware.entrypoint import EntrypointWrapper
 from weavemw.middleware.errors import ErrorResponder
 from weavemw.middleware.inspect import InspectRewriter
 from weavemw.middleware.ipam import IpamClient
-from weavemw.middleware.origin import OriginGuard, own_names
+from weavemw.middleware.origin import OriginGuard
 from weavemw.middleware.readers import TraceRemover
 from weavemw.network.plan import mac_for
 from weavemw.ops.tally import Tally
 from weavemw.settings import Settings
 from weavemw.transport.hijack import Handover
+from weavemw.transport.origin import own_names
 from weavemw.transport.passthrough import Passthrough
 from weavemw.transport.relay import Relay
 from weavemw.transport.upstream import Upstream

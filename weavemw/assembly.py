@@ -34,7 +34,7 @@ def docker(settings: Settings) -> DockerClient:
 
 def router(settings: Settings) -> RouterClient:
     """The router, ours or a real Weave Net router."""
-    return RouterClient(settings.router_address)
+    return RouterClient(settings.router_at)
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from weavemw.dockerapi import hosts
 from weavemw.errors import SettingsError
+from weavemw.ops.run_dir import DEFAULT_ROUTER, RouterAddress, router_at
 
 __all__ = ["DEFAULT_LISTENERS", "ENVIRONMENT", "PREFIX", "Engine", "Settings", "engine_in", "nearest", "points_at",
            "settings_in", "sources_in"]
@@ -40,7 +41,6 @@ ENVIRONMENT = {
 PREFIX = "WEAVEMW_"
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
-_DEFAULT_ROUTER = "127.0.0.1:6784"
 _LONGEST_INTERFACE = 15  # IFNAMSIZ less its final zero (linux/if.h)
 
 
@@ -54,7 +54,7 @@ class Settings:
 
     docker_host: str = "unix:///var/run/docker.sock"
     listeners: tuple[str, ...] = DEFAULT_LISTENERS
-    router_address: str = _DEFAULT_ROUTER
+    router_address: str = DEFAULT_ROUTER
     state_dir: Path = Path("/var/lib/weavemw")
     run_dir: Path = Path("/var/run/weavemw")
     docker_bridge: str = "docker0"
@@ -98,7 +98,7 @@ class Settings:
     def _check_router_address(self) -> None:
         host, _, port = self.router_address.rpartition(":")
         fits = host and "/" not in host and port.isascii() and port.isdigit() and 0 < int(port) < 65536
-        _require(bool(fits), f"router address {self.router_address!r}: write HOST:PORT, as {_DEFAULT_ROUTER}")
+        _require(bool(fits), f"router address {self.router_address!r}: write HOST:PORT, as {DEFAULT_ROUTER}")
 
     def _check_names(self) -> None:
         for directory in (self.state_dir, self.run_dir):
@@ -124,6 +124,11 @@ class Settings:
             raise SettingsError(f"docker host {self.docker_host!r}: only unix:///path is supported, since weave works "
                                 "on the machine that Docker runs on")
         return parts.path
+
+    @property
+    def router_at(self) -> RouterAddress:
+        """Where the router's API is."""
+        return router_at(self.run_dir, self.router_address)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> Settings:

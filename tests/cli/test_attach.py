@@ -10,6 +10,7 @@ from weavemw.cli import run
 from weavemw.cli.attach import give, selected, split, take
 from weavemw.errors import BadRequest, InvalidCidr, NetworkError, RouterError
 from weavemw.network.addresses import Wanted, parse_one
+from weavemw.ops.run_dir import RouterAddress
 from weavemw.testing import FakeDocker, FakeRouter, RecordingNetwork
 
 FIRST, SECOND = ip_interface("10.32.0.1/24"), ip_interface("10.2.1.1/24")
@@ -131,14 +132,14 @@ def test_with_its_last_address_goes_the_interface(host: Host) -> None:
 ])
 def test_those_that_are_meant_are_found(words: list[str], found: list[object]) -> None:
     """All, one, or those of a subnet; each once."""
-    assert selected([FIRST, SECOND], _wanted(*words), "127.0.0.1:1", "web") == found
+    assert selected([FIRST, SECOND], _wanted(*words), RouterAddress("127.0.0.1:1"), "web") == found
 
 
 @pytest.mark.parametrize("word", ["10.2.1.9/24", "10.2.1.1/16", "net:10.9.0.0/16"])
 def test_one_that_is_not_held_is_named(word: str) -> None:
     """Beside those that are."""
     with pytest.raises(BadRequest, match=rf"web has not {word}: it has 10.32.0.1/24 10.2.1.1/24"):
-        selected([FIRST, SECOND], _wanted(word), "127.0.0.1:1", "web")
+        selected([FIRST, SECOND], _wanted(word), RouterAddress("127.0.0.1:1"), "web")
 
 
 @pytest.mark.parametrize(("arguments", "status", "complaint"), [

@@ -17,6 +17,7 @@ from weavemw.cli import run
 from weavemw.cli.facts import attached_ids, containers, router_facts
 from weavemw.cli.status import complaints
 from weavemw.network.plan import HostInterface, host_names
+from weavemw.ops.run_dir import RouterAddress
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 _RUNNING = {"running": True, "watcher": {"connected": True, "pending": {}, "left_alone": {}}}
@@ -173,7 +174,7 @@ def _reply(body: str, status: str = "200 OK") -> bytes:
 ])
 def test_what_is_no_router_is_known(answering: Callable[[bytes], str], answer: bytes, said: str) -> None:
     """Whatever answers at its address."""
-    found = router_facts(answering(answer))
+    found = router_facts(RouterAddress(answering(answer)))
     assert not found["running"]
     assert said in found["error"]
 

@@ -13,6 +13,21 @@ from host import TestHost
 
 _ROOT = Path(__file__).parents[2]
 
+#: The weave command as another user, who may be unable to read what it consists of: that is imported before.
+_AS_USER = """
+import contextlib, encodings.idna, importlib, os, pkgutil, sys
+import concurrent.futures.thread, prometheus_client.mmap_dict
+import weavemw
+for module in pkgutil.walk_packages(weavemw.__path__, "weavemw."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+from weavemw.cli import main
+os.setgroups([])
+os.setresgid(*[int(sys.argv[2])] * 3)
+os.setresuid(*[int(sys.argv[1])] * 3)
+main(sys.argv[3:])
+"""
+
 
 class Launched:
     """``weave launch`` on a host; :meth:`docker` goes through the proxy."""
@@ -27,6 +42,12 @@ class Launched:
         """Run the weave command on the host."""
         return self.host.run("python", "-m", "weavemw.cli", *arguments, check=check,
                              env={"PYTHONPATH": str(_ROOT), **environ})
+
+    def weave_as(self, user: int, group: int, *arguments: str | Path,
+                 **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run the weave command on the host as a user of one group."""
+        return self.host.run("python", "-c", _AS_USER, str(user), str(group), *arguments, check=False,
+                             env={"PYTHONPATH": str(_ROOT), "HOME": "/nonexistent", **environ})
 
     def status(self) -> dict[str, Any]:
         """What `weave status` says, as data."""

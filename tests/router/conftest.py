@@ -97,6 +97,8 @@ def start(settings: RouterSettings, engine: Engine) -> Iterator[Callable[..., Ru
     started: list[Running] = []
 
     def start(**changes: Any) -> Running:
+        if "state_dir" in changes:
+            changes.setdefault("run_dir", changes["state_dir"] / "run")
         started.append(Running(replace(settings, **changes), engine))
         return started[-1]
 

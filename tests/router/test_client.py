@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv6Network, ip_interface
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
 
 from weavemw.dockerapi.requester import Answer
-from weavemw.errors import AddressTaken, NotARouter, RouterError
+from weavemw.errors import AddressTaken, NotARouter, RouterError, RouterUnreachable
+from weavemw.ops.run_dir import RouterAddress
 from weavemw.router.client import RouterClient
 
 THREADS = 64
@@ -46,6 +49,22 @@ def test_many_threads_at_once(start: Callable[..., Any], caplog: pytest.LogCaptu
         assert len(set(pool.map(client.addresses, map(str, range(THREADS * 8))))) == THREADS * 4 + 1
         assert len(os.listdir("/proc/self/fd")) <= before + THREADS * 2  # both ends are this process's
     assert caplog.records == []
+
+
+def test_the_unix_socket_is_used_where_there_is_one(start: Callable[..., Any], tmp_path: Path) -> None:
+    """Where TCP takes no changes, it does; where nobody listens there any more, TCP answers."""
+    router = start(http_read_only=True)
+    client = RouterClient(RouterAddress("127.0.0.1:1", router.settings.at.socket))
+    address = client.allocate("a")
+    assert client.addresses("a") == (address,)
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "left"))
+    for gone in (tmp_path / "left", tmp_path / "none"):
+        assert RouterClient(RouterAddress(router.address, gone)).addresses("a") == (address,)
+    with pytest.raises(RouterError, match="only the router's unix socket takes changes"):
+        RouterClient(router.address).allocate("b")
+    with pytest.raises(RouterUnreachable, match=r"at 127\.0\.0\.1:1 did not answer"):
+        RouterClient(RouterAddress("127.0.0.1:1", tmp_path / "left")).allocate("b")
 
 
 class _LessAble(BaseHTTPRequestHandler):

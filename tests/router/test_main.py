@@ -11,7 +11,7 @@ import pytest
 from routerhost import Host
 
 from weavemw.errors import SettingsError
-from weavemw.router import main
+from weavemw.router import listening
 from weavemw.router.__main__ import _notify
 from weavemw.router.client import RouterClient
 
@@ -35,7 +35,7 @@ def test_port_taken(start: Callable[..., Any], tmp_path: Path) -> None:
 
 def test_silent_connections_are_limited(start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections that ask nothing end the oldest of their kind; one that asks now and then stays."""
-    monkeypatch.setattr(main, "_CONNECTIONS", 20)
+    monkeypatch.setattr(listening, "_TCP_LIMIT", 20)
     host, port = start().address.split(":")
     with ExitStack() as stack:
         silent = [stack.enter_context(socket.create_connection((host, port)))]

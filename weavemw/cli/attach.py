@@ -26,6 +26,7 @@ from weavemw.errors import AddressTaken, BadRequest, DockerError, WeaveError
 from weavemw.network.addresses import Claim, Interface, Subnet, Wanted, parse_one
 from weavemw.network.bridge import EXPOSE, look
 from weavemw.network.plan import Network, ProcessEnded
+from weavemw.ops.run_dir import RouterAddress
 from weavemw.settings import Settings
 
 __all__ = ["attach", "detach", "echo_addresses", "give", "ps", "run", "selected", "split", "start", "take"]
@@ -128,7 +129,7 @@ def detach(weave: Invocation, words: tuple[str, ...]) -> None:
     held = assembly.router(settings).addresses(container.id)
     if not held:
         raise WeaveError(f"{name} is not attached")
-    gone = selected(held, wanted, settings.router_address, name)
+    gone = selected(held, wanted, settings.router_at, name)
     take(assembly.attachment(settings), container, gone)
     echo_addresses(gone)
 
@@ -197,11 +198,11 @@ def take(attachment: Attachment, container: Container, gone: Sequence[Interface]
     return None
 
 
-def selected(held: Sequence[Interface], wanted: Sequence[Wanted], router_address: str, who: str) -> list[Interface]:
+def selected(held: Sequence[Interface], wanted: Sequence[Wanted], router: RouterAddress, who: str) -> list[Interface]:
     """Those of the addresses held that are meant: all, if nothing is said. Raises for one that is not held."""
     if not wanted:
         return list(held)
-    return list(dict.fromkeys(found for one in wanted for found in _matching(held, one, router_address, who)))
+    return list(dict.fromkeys(found for one in wanted for found in _matching(held, one, router, who)))
 
 
 def echo_addresses(addresses: Sequence[Interface]) -> None:
@@ -209,19 +210,19 @@ def echo_addresses(addresses: Sequence[Interface]) -> None:
     click.echo(" ".join(map(str, addresses)))
 
 
-def _matching(held: Sequence[Interface], one: Wanted, router_address: str, who: str) -> list[Interface]:
+def _matching(held: Sequence[Interface], one: Wanted, router: RouterAddress, who: str) -> list[Interface]:
     if isinstance(one, Claim):
         found = [each for each in held if each == one.interface]
     else:
-        subnet = one.network if isinstance(one, Subnet) else _default_subnet(router_address)
+        subnet = one.network if isinstance(one, Subnet) else _default_subnet(router)
         found = [each for each in held if each.ip in subnet]
     if not found:
         raise BadRequest(f"{who} has not {str(one).removeprefix('ip:')}: it has {' '.join(map(str, held)) or 'none'}")
     return found
 
 
-def _default_subnet(router_address: str) -> IPv4Network | IPv6Network:
-    return ip_network(call_router(router_address, "GET", "/ipinfo/defaultsubnet").strip())
+def _default_subnet(router: RouterAddress) -> IPv4Network | IPv6Network:
+    return ip_network(call_router(router, "GET", "/ipinfo/defaultsubnet").strip())
 
 
 def _names_of(attachment: Attachment, container: Container) -> list[str]:

@@ -67,7 +67,7 @@ def hide(weave: Invocation, words: tuple[str, ...]) -> None:
     """
     settings = weave.settings()
     router = assembly.router(settings)
-    gone = selected(router.addresses(EXPOSE), _addresses(words), settings.router_address, "this host")
+    gone = selected(router.addresses(EXPOSE), _addresses(words), settings.router_at, "this host")
     _take(settings, router, gone)
     echo_addresses(gone) if gone else click.echo("this host is not exposed", err=True)
 

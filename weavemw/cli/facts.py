@@ -24,6 +24,7 @@ from weavemw.errors import RouterError, RouterUnreachable, WeaveError
 from weavemw.network.netlink import NetlinkNetwork
 from weavemw.network.plan import HostInterface, host_names
 from weavemw.ops import run_file, troubles
+from weavemw.ops.run_dir import RouterAddress, router_at
 from weavemw.ops.watcher_state import read_state
 from weavemw.router.client import RouterClient
 from weavemw.serving import listeners
@@ -40,7 +41,7 @@ def gather(weave: Invocation) -> Facts:
     """All of it, in little more than the time of the slowest answer (at most some five seconds)."""
     settings, proxy = weave.settings(), proxy_facts(weave)
     engine_host = proxy.get("docker_host") or settings.docker_host
-    address = proxy.get("router_address") or settings.router_address
+    address = router_at(weave.run_dir, proxy.get("router_address") or settings.router_address)
     docker, router = ManagingClient(engine_host.removeprefix("unix://"), timeout=_LIMIT), RouterClient(address)
     with ThreadPoolExecutor(16, "status") as pool:
         found: dict[str, Future[Any]] = {
@@ -84,7 +85,7 @@ def proxy_facts(weave: Invocation) -> Facts:
     return {"running": True, **found, "watcher": asdict(state) if state else None}
 
 
-def router_facts(address: str) -> Facts:
+def router_facts(address: RouterAddress) -> Facts:
     """Whether a router answers, and its own words."""
     try:
         text, wrong = call_router(address, "GET", "/status", timeout=_LIMIT), ""
@@ -94,7 +95,7 @@ def router_facts(address: str) -> Facts:
         text, wrong = "", f"weave router is not running (what answers at {address} is none)"
     if text.lstrip().startswith("<"):
         text, wrong = "", f"weave router is not running (what answers at {address} is none)"
-    return {"running": not wrong, "address": address, "status": text, "error": wrong}
+    return {"running": not wrong, "address": str(address), "status": text, "error": wrong}
 
 
 def containers(proxy: Facts, running: Rows | None, interfaces: Sequence[HostInterface] | None,

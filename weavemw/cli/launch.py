@@ -31,8 +31,9 @@ from weavemw.dockerapi import hosts
 from weavemw.errors import Conflict, WeaveError
 from weavemw.ops import run_file
 from weavemw.router.settings import RouterSettings, split_host_port
-from weavemw.serving import exposure, listeners, ports
+from weavemw.serving import exposure, listeners
 from weavemw.settings import DEFAULT_LISTENERS, Settings
+from weavemw.transport import ports
 
 __all__ = ["launch", "launch_proxy", "launch_router", "proxy_serves", "stop", "stop_proxy", "stop_router",
            "stop_running_proxy", "stop_running_router"]
@@ -165,14 +166,14 @@ def stop_proxy(weave: Invocation) -> None:
 
 
 def _launch_router(weave: Invocation, settings: Settings, arguments: tuple[str, ...]) -> None:
-    if router_serves(settings.router_address):
+    if router_serves(settings.router_at):
         raise Conflict(f"weave router is already running (at {settings.router_address}); `weave stop-router` stops it")
     if who := ports.holder(*split_host_port(settings.router_address)):
         raise Conflict(f"the router can't listen on {settings.router_address}: {who} listens there already; choose "
                        "another by WEAVE_HTTP_ADDR or --router-address")
     dns = _without_dns(settings, router_settings(arguments))
     _supervisor(settings).launch(ROUTER, python_environ(weave.environ), arguments=arguments,
-                                 is_ready=lambda: router_serves(settings.router_address))
+                                 is_ready=lambda: router_serves(settings.router_at))
     _warn(*dns)
 
 
@@ -237,7 +238,7 @@ def _show_attaching(settings: Settings) -> None:
 
 def _refuse_second(weave: Invocation, settings: Settings) -> None:
     _refuse_second_proxy(weave, settings)
-    if router_serves(settings.router_address):
+    if router_serves(settings.router_at):
         raise Conflict("weave router is already running: `weave launch-proxy` starts the proxy beside it")
 
 
@@ -284,7 +285,7 @@ def stop_running_router(settings: Settings) -> None:
     """Stop the router's container; if there is none, that is said, and of a router that runs elsewhere too."""
     if _supervisor(settings).stop(ROUTER):
         return
-    if router_serves(settings.router_address):
+    if router_serves(settings.router_at):
         click.echo(f"the router at {settings.router_address} is not in a container of weave's: "
                    "stop it where it was started", err=True)
     else:

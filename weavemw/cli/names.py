@@ -97,7 +97,7 @@ def dns_lookup(weave: Invocation, name: str) -> None:
     weave dns-lookup web
     weave dns-lookup web.weave.local
     """
-    address = weave.settings().router_address
+    address = weave.settings().router_at
     server = router_text(address, "/dns-address-port")
     if server is None:
         raise RouterError(f"the weave router at {address} does not run, or serves no DNS")
@@ -250,4 +250,4 @@ def _is_address(word: str) -> bool:
 
 
 def _router(weave: Invocation) -> RouterClient:
-    return RouterClient(weave.settings().router_address)
+    return RouterClient(weave.settings().router_at)

@@ -31,7 +31,7 @@ def connect(weave: Invocation, peers: tuple[str, ...], replace: bool) -> None:
     weave connect host2 host3:6783
     weave connect --replace host4
     """
-    address = weave.settings().router_address
+    address = weave.settings().router_at
     call_router(address, "POST", "/connect", _form(peers, replace=replace))
     if _ALONE in call_router(address, "GET", "/status/connections"):
         click.echo(f"weave: warning: {', '.join(peers)}: noted, but the router built in serves a single host and "
@@ -47,7 +47,7 @@ def forget(weave: Invocation, peers: tuple[str, ...]) -> None:
     \b
     weave forget host2
     """
-    call_router(weave.settings().router_address, "POST", "/forget", _form(peers))
+    call_router(weave.settings().router_at, "POST", "/forget", _form(peers))
 
 
 @verb("rmpeer")
@@ -61,7 +61,7 @@ def rmpeer(weave: Invocation, peers: tuple[str, ...]) -> None:
     """
     for peer in peers:
         path = f"/peer/{quote(peer, safe=':')}"
-        click.echo(call_router(weave.settings().router_address, "DELETE", path).rstrip("\n"))
+        click.echo(call_router(weave.settings().router_at, "DELETE", path).rstrip("\n"))
 
 
 @verb("prime")
@@ -73,7 +73,7 @@ def prime(weave: Invocation) -> None:
     weave prime && docker run -d nginx
     """
     # A router without peers has no ring that could be waited for, and is ready when it answers.
-    call_router(weave.settings().router_address, "GET", "/ring", timeout=_PATIENCE, also=(404,))
+    call_router(weave.settings().router_at, "GET", "/ring", timeout=_PATIENCE, also=(404,))
 
 
 def ignored(options: Mapping[str, Any]) -> str:

@@ -61,7 +61,7 @@ def _checked(program: Program, launch: Launch) -> _Again:
 
 
 def _router(launch: Launch) -> Callable[[], bool]:
-    address = router_settings(launch.arguments).http_address
+    address = router_settings(launch.arguments).at
     return lambda: router_serves(address)
 
 

@@ -11,6 +11,7 @@ from weavemw import __version__
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.router import call_router
 from weavemw.errors import RouterUnreachable, WeaveError
+from weavemw.ops.run_dir import RouterAddress, router_at
 
 __all__ = ["of_proxy", "report"]
 
@@ -41,8 +42,9 @@ def report(weave: Invocation, template: str | None, as_text: bool, as_json: bool
     if as_text:
         return click.echo(f"Command: weave {__version__}\n\n"
                           + overview.overview(found, display.screen(weave.environ), everything=True))
-    data = {**_of_router(found["router"]["address"]), "Proxy": of_proxy(found)}
-    return click.echo(_formatted(data, template, found["router"]["address"]) if template
+    router = router_at(weave.run_dir, found["router"]["address"])
+    data = {**_of_router(router), "Proxy": of_proxy(found)}
+    return click.echo(_formatted(data, template, router) if template
                       else json.dumps(data, indent=2))
 
 
@@ -79,7 +81,7 @@ def _containers(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _of_router(address: str) -> dict[str, Any]:
+def _of_router(address: RouterAddress) -> dict[str, Any]:
     """The router's report; without one, why."""
     try:
         found = json.loads(call_router(address, "GET", "/report", accept="application/json"))
@@ -90,7 +92,7 @@ def _of_router(address: str) -> dict[str, Any]:
         return {"Error": "the router's report is not JSON"}
 
 
-def _formatted(data: dict[str, Any], template: str, address: str) -> str:
+def _formatted(data: dict[str, Any], template: str, address: RouterAddress) -> str:
     """A path is followed here, in all of it; what more Go's templates can do, a Weave Net router knows."""
     from weavemw.router.status import UnsupportedTemplate, formatted
 

@@ -78,7 +78,7 @@ def _stop(weave: Invocation, settings: Settings, *, force: bool) -> list[dict[st
         containers = None
     if containers is None and weave.proxy:
         raise Conflict("weave still runs, in a container that only Docker can end: start Docker, then reset")
-    if weave.proxy or router_serves(settings.router_address):
+    if weave.proxy or router_serves(settings.router_at):
         raise Conflict("weave still runs, and not in a container of Docker's: stop it where it was started, then reset")
     return containers
 

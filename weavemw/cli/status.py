@@ -12,6 +12,7 @@ from weavemw import __version__
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.router import call_router
 from weavemw.errors import RouterError, RouterUnreachable, WeaveError
+from weavemw.ops.run_dir import RouterAddress
 
 __all__ = ["complaints", "healthcheck", "metrics", "status", "version"]
 
@@ -122,14 +123,14 @@ def _only(facts: dict[str, Any], part: str | None) -> dict[str, Any]:
 
 
 def _echo_router_part(weave: Invocation, part: str, *, as_json: bool) -> None:
-    address = weave.settings().router_address
+    address = weave.settings().router_at
     if as_json:
         click.echo(json.dumps(_part_of_report(address, part), indent=2))
     elif text := call_router(address, "GET", f"/status/{part}").rstrip("\n"):
         click.echo(text)
 
 
-def _part_of_report(address: str, part: str) -> Any:
+def _part_of_report(address: RouterAddress, part: str) -> Any:
     """A part of the router's report; of one that has none in JSON, or not that part, its words."""
     try:
         found = json.loads(call_router(address, "GET", "/report", accept="application/json"))

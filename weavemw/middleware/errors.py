@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 from weavemw import context
 from weavemw.dockerapi import routes
 from weavemw.errors import WeaveError
+from weavemw.ops import logs
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 __all__ = ["ErrorResponder"]
 
-_log = logging.getLogger(__name__)
+_log = logs.summed(__name__)
 
 _COUNTER = itertools.count(1)
 _USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

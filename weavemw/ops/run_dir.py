@@ -13,14 +13,35 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from weavemw.ops import files
 
-__all__ = ["STATUS", "prepare"]
+__all__ = ["DEFAULT_ROUTER", "STATUS", "RouterAddress", "prepare", "router_at"]
 
 #: The directory of what people who may use Docker may read, in the run directory.
 STATUS = "status"
+
+#: Where a router listens unless told otherwise.
+DEFAULT_ROUTER = "127.0.0.1:6784"
+
+
+@dataclass(frozen=True, slots=True)
+class RouterAddress:
+    """Where a router's API is: as host:port, and the unix socket that it has as well if it is ours."""
+
+    tcp: str
+    socket: Path | None = None
+
+    def __str__(self) -> str:
+        return self.tcp
+
+
+def router_at(run_dir: Path, address: str) -> RouterAddress:
+    """The address of a router of this host, given as host:port; each has a socket of its own."""
+    name = "router.sock" if address == DEFAULT_ROUTER else f"router-{address.replace('/', '_')}.sock"
+    return RouterAddress(address, run_dir / name)
 
 
 def prepare(run_dir: Path, docker_socket: str) -> None:

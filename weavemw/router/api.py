@@ -1,8 +1,7 @@
 """The router's HTTP API, as a Weave Net router 2.8 answers it.
 
 Bodies are text/plain unless they are JSON. What is malformed gets 400 and the
-reason. Requests that a web page makes (they carry ``Origin``) are refused: this
-API has no password.
+reason. Who may call it, :mod:`weavemw.router.listening` says: it has no password.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ _OWNER = re.compile(r"[!-$&-~]{1,255}")  # printable, but no "%": what was no UT
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def make_app(service: RouterService) -> web.Application:
-    """The API of a router as an aiohttp application."""
-    app = web.Application(client_max_size=65536, middlewares=[_counting(service.tally)])
+def make_app(service: RouterService, *middlewares: Middleware) -> web.Application:
+    """The API of a router as an aiohttp application; what the middlewares refuse is counted too."""
+    app = web.Application(client_max_size=65536, middlewares=[_counting(service.tally), *middlewares])
     for method, path, handler in _routes(service):
         app.router.add_route(method, path, _answering(handler))
     return app
@@ -94,8 +93,6 @@ def _counting(tally: Tally) -> Middleware:
 
 def _answering(handler: Handler) -> Handler:
     async def answer(request: web.Request) -> web.StreamResponse:
-        if "Origin" in request.headers:
-            return web.Response(status=403, text="this is no place for web pages\n")
         try:
             return await handler(request)
         except WeaveError as error:

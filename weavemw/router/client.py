@@ -9,6 +9,7 @@ raises :class:`~weavemw.errors.RouterUnreachable`, a refusal raises
 from __future__ import annotations
 
 import errno
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from urllib.parse import quote, urlencode
 from weavemw.dockerapi import hosts
 from weavemw.dockerapi.requester import Answer
 from weavemw.errors import AddressTaken, NoAnswer, NotARouter, RouterBusy, RouterError, RouterUnreachable
+from weavemw.ops.run_dir import RouterAddress
 from weavemw.transport.http_client import HttpClient
 
 __all__ = ["Interface", "Router", "RouterClient"]
@@ -77,17 +79,21 @@ class Router(Protocol):
 
 
 class RouterClient:
-    """:class:`Router` over HTTP; ``address`` is host:port, ``timeout`` in seconds per call.
+    """:class:`Router` over HTTP; ``address`` is host:port if it is a text, ``timeout`` in seconds per call.
+
+    A router's unix socket is used where there is one and we may; else TCP, as for any router.
 
     An allocation may take as long as the router's peers need to agree: after
     ``patience`` seconds it raises :class:`~weavemw.errors.RouterBusy`, and can be asked for again.
     """
 
-    def __init__(self, address: str, *, timeout: float = 5.0, patience: float = 0.8) -> None:
-        self.address = address
+    def __init__(self, address: str | RouterAddress, *, timeout: float = 5.0, patience: float = 0.8) -> None:
+        self.address = str(address)
         self.timeout = timeout
         self.patience = patience
-        self._http = HttpClient(hosts.parse(f"tcp://{address}"))
+        self._tcp = HttpClient(hosts.parse(f"tcp://{address}"))
+        socket = address.socket if isinstance(address, RouterAddress) else None
+        self._unix = HttpClient(hosts.Unix(str(socket))) if socket else None
         self._said: dict[str, tuple[float, str]] = {}
         self._absent: dict[str, tuple[float, int]] = {}
 
@@ -169,9 +175,9 @@ class RouterClient:
     def _call(self, method: str, path: str, *, also: Sequence[int] = (), form: Sequence[tuple[str, str]] = (),
               accept: str = "*/*", timeout: float = 0) -> Answer:
         headers = {"Accept": accept} | ({"Content-Type": _FORM} if form else {})
-        try:  # no call of the API does more the second time
-            answer = self._http.ask(method, path, timeout=timeout or self.timeout, headers=headers, repeatable=True,
-                                    body=urlencode(form).encode() if form else None)
+        try:
+            answer = self._asked(method, path, urlencode(form).encode() if form else None, headers,
+                                 timeout or self.timeout)
         except NoAnswer as error:
             raise self._unanswered(error) from error
         if answer.status >= 300 and answer.status not in also:
@@ -186,6 +192,21 @@ class RouterClient:
         if taken := _TAKEN.fullmatch(words):
             return AddressTaken(taken["address"], taken["owner"])
         return RouterError(words or f"the weave router answered {answer.status}")
+
+    def _asked(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], timeout: float) -> Answer:
+        """An answer by the unix socket or by TCP: no call of the API does more the second time."""
+        http = self._http
+        try:
+            return http.ask(method, path, timeout=timeout, headers=headers, repeatable=True, body=body)
+        except NoAnswer as error:
+            if http is self._tcp or error.timed_out:
+                raise
+        return self._tcp.ask(method, path, timeout=timeout, headers=headers, repeatable=True, body=body)
+
+    @property
+    def _http(self) -> HttpClient:
+        """The client of the unix socket if we may use that, else of TCP."""
+        return self._unix if self._unix and os.access(self._unix.where, os.W_OK) else self._tcp
 
     def _unanswered(self, error: NoAnswer) -> RouterUnreachable:
         if error.timed_out:

@@ -10,9 +10,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import cast
-
-from aiohttp import web
 
 from weavemw.dockerapi.client import Docker, DockerClient
 from weavemw.dockerapi.hosts import Unix
@@ -20,15 +17,13 @@ from weavemw.errors import SettingsError
 from weavemw.network import firewall
 from weavemw.network.netlink import ensure_bridge
 from weavemw.ops import files
-from weavemw.router import host
+from weavemw.router import host, listening
 from weavemw.router.allocator import Allocator
-from weavemw.router.api import host_port, make_app
 from weavemw.router.commit import GroupCommit
-from weavemw.router.connections import Connections
 from weavemw.router.host_dns import HostDns
 from weavemw.router.names import Names
 from weavemw.router.service import RouterService, peer_name
-from weavemw.router.settings import RouterSettings, split_host_port
+from weavemw.router.settings import RouterSettings
 from weavemw.router.store import Address, Database, SqliteStore
 from weavemw.router.zone import Zone
 from weavemw.transport.http_client import HttpClient
@@ -41,8 +36,6 @@ _DATABASE = "router.db"  # in the state directory
 _FIREWALL_AGAIN = 30.0  # seconds between two looks at the host's firewall
 _DOCKER_LIMIT = 5.0  # seconds that Docker has to answer
 _ELSEWHERE = "--state-dir names another directory"
-_STOP_LIMIT = 2.0  # seconds that requests under way have when it stops
-_CONNECTIONS = 512  # to the HTTP API: half of the descriptors that a process usually may have
 
 
 def run(settings: RouterSettings, *, ready: Callable[[str], None] = lambda address: None) -> None:
@@ -52,6 +45,7 @@ def run(settings: RouterSettings, *, ready: Callable[[str], None] = lambda addre
     :class:`~weavemw.errors.NetworkError`, fit to be shown as one line, when it
     can't start.
     """
+    listening.raise_descriptor_limit()
     asyncio.run(_serve_until_stopped(settings, ready))
 
 
@@ -71,6 +65,7 @@ async def running(settings: RouterSettings, docker: Docker | None = None) -> Asy
     """A router that serves within the block; its value is the API's host:port. Raises as :func:`run` does."""
     async with AsyncExitStack() as stack:
         stack.enter_context(_sole_owner(settings))
+        sock = listening.bind_socket(settings, stack)
         _prepare_host(settings)
         database = Database(settings.state_dir / _DATABASE)
         stack.callback(database.close)
@@ -78,7 +73,7 @@ async def running(settings: RouterSettings, docker: Docker | None = None) -> Asy
         stack.push_async_callback(service.close)
         if settings.dns:  # first: who is attached while DNS seems to be off gets no name
             await _serve_dns(settings, service, stack)
-        address = await _serve_http(settings, service, stack)
+        address = await listening.serve(settings, service, sock, stack)
         stack.callback(asyncio.create_task(_keep_open(settings)).cancel)
         yield address
 
@@ -155,20 +150,6 @@ def _open_firewall(settings: RouterSettings) -> None:
         firewall.let_through(settings.bridge)
         if settings.dns and not settings.dns_listen:
             firewall.let_ask((settings.bridge, settings.docker_bridge), settings.dns_port)
-
-
-async def _serve_http(settings: RouterSettings, service: RouterService, stack: AsyncExitStack) -> str:
-    runner = web.AppRunner(make_app(service), access_log=None, handle_signals=False, shutdown_timeout=_STOP_LIMIT)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    name, port = split_host_port(settings.http_address)
-    make = Connections(cast("Callable[[], asyncio.Protocol]", runner.server), _CONNECTIONS)
-    try:
-        server = await asyncio.get_running_loop().create_server(make, name, port, backlog=1024)
-    except OSError as error:
-        raise SettingsError(f"can't listen on {settings.http_address}: {os.strerror(error.errno or 0)}") from error
-    stack.callback(server.close)
-    return host_port(name, server.sockets[0].getsockname()[1])
 
 
 async def _serve_dns(settings: RouterSettings, service: RouterService, stack: AsyncExitStack) -> None:

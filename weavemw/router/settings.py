@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from weavemw.errors import BadRequest, SettingsError
+from weavemw.ops.run_dir import DEFAULT_ROUTER, RouterAddress, router_at
 from weavemw.router.allocator import parse_subnet
 from weavemw.router.store import Network
 from weavemw.router.zone import canonical
@@ -32,12 +33,14 @@ class RouterSettings:
     of ``resolv_conf`` are asked. ``dns_clients`` are networks that are answered
     besides Docker's and ours. With ``bridge`` empty, none is made. ``force``
     accepts a range that overlaps a route of the host. ``run_dir`` is the proxy's,
-    whose metrics are shown with the router's own.
+    whose metrics are shown with the router's own; the API's unix socket is there.
+    With ``http_read_only``, ``http_address`` takes no changes.
     """
 
     state_dir: Path = Path("/var/lib/weavemw")
     run_dir: Path = Path("/var/run/weavemw")
-    http_address: str = "127.0.0.1:6784"
+    http_address: str = DEFAULT_ROUTER
+    http_read_only: bool = False
     range: IPv4Network = DEFAULT_RANGE
     default_subnet: IPv4Network | None = None
     range6: IPv6Network | None = None
@@ -72,6 +75,11 @@ class RouterSettings:
     def ranges(self) -> tuple[Network, ...]:
         """The ranges that addresses are given from."""
         return (self.range, self.range6) if self.range6 else (self.range,)
+
+    @property
+    def at(self) -> RouterAddress:
+        """Where its API is."""
+        return router_at(self.run_dir, self.http_address)
 
     @property
     def docker_socket(self) -> str:

@@ -7,21 +7,16 @@ open to more people than Docker's own socket.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
-import stat
-from collections.abc import Iterator
-from pathlib import Path
 
 from weavemw.dockerapi.hosts import Host, Tcp, Unix
 from weavemw.errors import SettingsError
-from weavemw.serving import ports
+from weavemw.transport import ports
+from weavemw.transport.unix_socket import bind_unix, listening
 
 __all__ = ["bind", "complaint", "connect", "ping", "serves"]
-
-_BACKLOG = 1024
 
 
 def ping(listener: Host, timeout: float = 5.0) -> bool:
@@ -91,7 +86,7 @@ def bind(listener: Host, like: os.stat_result) -> socket.socket:
     :class:`~weavemw.errors.SettingsError` if the address can't be had.
     """
     try:
-        return _bind_unix(listener.path, like) if isinstance(listener, Unix) else _bind_tcp(listener)
+        return bind_unix(listener.path, like) if isinstance(listener, Unix) else _bind_tcp(listener)
     except OSError as error:
         raise SettingsError(f"can't listen on {listener}: {_why_not(listener, error)}") from error
 
@@ -111,99 +106,8 @@ def _at(listener: Tcp) -> tuple[str, int]:
 def _bind_tcp(listener: Tcp) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(
         listener.host, listener.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    with _listening(socket.socket(family, kind, protocol)) as sock:
+    with listening(socket.socket(family, kind, protocol)) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.bind(address)
     return sock
-
-
-def _bind_unix(path: str, like: os.stat_result) -> socket.socket:
-    _refuse_open_directory(os.path.dirname(path))
-    _remove_stale(path)
-    with _listening(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as sock:
-        try:
-            _bind_as_owner(sock, path, like)
-        except PermissionError:
-            _bind_closed(sock, path, like)
-    return sock
-
-
-def _bind_as_owner(sock: socket.socket, path: str, like: os.stat_result) -> None:
-    # The kernel takes the inode's owner and mode from the process that binds:
-    # so there is no moment at which they are others.
-    if like.st_uid != os.geteuid():
-        raise PermissionError
-    with _umask(0o777 & ~like.st_mode), _effective_group(like.st_gid):
-        sock.bind(path)
-
-
-def _bind_closed(sock: socket.socket, path: str, like: os.stat_result) -> None:
-    # Another owner than ourselves: nobody may connect until all is set.
-    with _umask(0o777):
-        sock.bind(path)
-    os.chown(path, like.st_uid, like.st_gid, follow_symlinks=False)
-    Path(path).chmod(stat.S_IMODE(like.st_mode))
-
-
-def _refuse_open_directory(directory: str) -> None:
-    mode = os.stat(directory).st_mode
-    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-        raise SettingsError(f"can't listen in {directory}: everybody could put a socket of their own in our place")
-
-
-def _remove_stale(path: str) -> None:
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        what = "a symbolic link" if stat.S_ISLNK(mode) else "there is something else, not a socket"
-        raise SettingsError(f"can't listen on unix://{path}: {what}")
-    if who := _who_answers(path):
-        raise SettingsError(f"can't listen on unix://{path}: {who} listens there already")
-    os.unlink(path)
-
-
-def _who_answers(path: str) -> str:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except BlockingIOError:  # its queue is full: somebody is there
-            return "somebody"
-        except ConnectionRefusedError:
-            return ""
-        return ports.named(ports.peer_of(probe))
-
-
-@contextlib.contextmanager
-def _listening(sock: socket.socket) -> Iterator[socket.socket]:
-    try:
-        yield sock
-        sock.listen(_BACKLOG)
-    except BaseException:
-        sock.close()
-        raise
-
-
-@contextlib.contextmanager
-def _umask(mask: int) -> Iterator[None]:
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)
-
-
-@contextlib.contextmanager
-def _effective_group(group: int) -> Iterator[None]:
-    before = os.getegid()
-    if group == before:
-        yield
-        return
-    os.setegid(group)
-    try:
-        yield
-    finally:
-        os.setegid(before)

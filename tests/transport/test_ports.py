@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from weavemw.serving import ports
+from weavemw.transport import ports
 
 #: What proc(5) shows of three listeners (10.0.0.1:80, [::1]:80, a wildcard of IPv6 at 443) and a connection.
 _TABLE = """\

@@ -9,7 +9,8 @@ import pytest
 from weavemw.attaching.added_names import Added
 from weavemw.attaching.attachment import Attachment, NotRunning, Swept
 from weavemw.attaching.locks import Busy
-from weavemw.errors import DockerUnreachable, NetworkError, RouterError, RouterUnreachable
+from weavemw.errors import DockerUnreachable, NetworkError, RouterBusy, RouterError, RouterUnreachable
+from weavemw.network.addresses import parse
 from weavemw.network.plan import Ethwe, HostInterface, ProcessEnded, host_names, mac_for
 from weavemw.testing import FakeDocker, FakeRouter, RecordingNetwork
 
@@ -373,3 +374,57 @@ def test_sweep_leaves_names_of_other_hosts(world):
     world.router.records.add(foreign)
     world.router.deregister = lambda container_id: None
     assert [world.attachment.sweep().names for _ in range(3)] == [1, 0, 0]
+
+
+def claimed(world, container, timeout=1.0):
+    return world.attachment.allocate(container, parse("10.32.0.1/24"), timeout=timeout).addresses
+
+
+@pytest.mark.parametrize("end", ["die", "destroy"])
+def test_a_claim_takes_the_address_of_one_that_ended(world, end):
+    """The living wins, with its name; the other has it back when that one has ended in turn."""
+    first, second = world.docker.run(), world.docker.create()
+    world.attachment.attach(first.id, claimed(world, first), ("first",))
+    getattr(world.docker, end)(first.id)
+    assert claimed(world, second) == (A,)
+    assert world.router.owners == {second.id: (A,)}
+    assert world.router.records == set()
+    if end == "die":
+        assert claimed(world, first) == (A,)
+        assert world.router.owners == {first.id: (A,)}
+
+
+@pytest.mark.parametrize("owner", ["running", "between two runs", "weave:expose"])
+def test_a_claim_takes_nothing_from_who_needs_it(world, owner):
+    """One that runs, or is about to run again by its restart policy, and what is no container, keep their address."""
+    holder = owner if owner == "weave:expose" else world.docker.run().id
+    if owner == "between two runs":
+        world.docker.containers[holder] = dataclasses.replace(world.docker.containers[holder], pid=0, restarting=True)
+    world.router.claim(holder, A)
+    with pytest.raises(RouterError, match="already owned"):
+        claimed(world, world.docker.create())
+    assert world.router.owners == {holder: (A,)}
+
+
+def test_a_claim_takes_nothing_from_one_that_is_being_started(world):
+    """Whoever starts the owner holds its lock: exactly one of both gets the address."""
+    first, second = world.docker.create(), world.docker.create()
+    with ThreadPoolExecutor(1) as pool:
+        with world.attachment.lock(first.id):
+            claimed(world, first)
+            with pytest.raises(RouterBusy, match=f"held by {first.short_id}, which is being started"):
+                pool.submit(claimed, world, second, 0).result()
+            waits = pool.submit(claimed, world, second, 20)
+            world.docker.start(first.id)
+        with pytest.raises(RouterError, match="already owned"):
+            waits.result()
+    assert world.router.owners == {first.id: (A,)}
+
+
+def test_an_automatic_address_stays_with_one_that_ended(world):
+    """As long as nobody claims it, others are given others."""
+    first, second = world.docker.run(), world.docker.create()
+    kept = world.attachment.allocate(first, parse(""), timeout=1).addresses
+    world.docker.die(first.id)
+    assert world.attachment.allocate(second, parse(""), timeout=1).addresses != kept
+    assert world.attachment.allocate(first, parse(""), timeout=1).addresses == kept

@@ -23,7 +23,7 @@ from weavemw.attaching.hostnames import Naming, folded, is_derived
 from weavemw.attaching.locks import Busy, Locks
 from weavemw.dockerapi.client import Docker
 from weavemw.dockerapi.container import Container
-from weavemw.errors import Conflict, DockerError, DockerUnreachable, NetworkError, RouterError, WeaveError
+from weavemw.errors import Conflict, DockerError, DockerUnreachable, NetworkError, RouterBusy, RouterError, WeaveError
 from weavemw.network import hosts
 from weavemw.network.addresses import Interface, Wanted
 from weavemw.network.plan import WEAVE_DNS, HostInterface, Namespace, Network, Plan, ProcessEnded, orphans
@@ -90,7 +90,21 @@ class Attachment:
         """Addresses for the container; see :func:`weavemw.attaching.allocation.allocate`."""
         with self.tally.failing(ALLOCATE_FAILURES, WeaveError), self.tally.timing(ALLOCATE):
             return allocation.allocate(self.router, container, wanted, timeout=timeout, client_gone=client_gone,
-                                       never_ran=self.never_ran)
+                                       never_ran=self.never_ran, take_over=self.take_over)
+
+    def take_over(self, owner: str, address: Interface) -> bool:
+        """Take an address from a container that doesn't run, for another that claims it; whether that was possible.
+
+        While somebody starts or ends the owner it raises :class:`~weavemw.errors.RouterBusy`.
+        """
+        if not is_container_id(owner):
+            return False
+        try:
+            with self.lock(owner, timeout=0):
+                return self._take_from_ended(owner, address)
+        except Busy as error:
+            busy = f"address {address.ip} is held by {owner[:12]}, which is being started or stopped"
+            raise RouterBusy(busy) from error
 
     def give_back(self, container_id: str, addresses: Iterable[Interface]) -> None:
         """Give back addresses of a start that failed."""
@@ -211,6 +225,16 @@ class Attachment:
         return swept
 
     # Attaching
+
+    def _take_from_ended(self, owner: str, address: Interface) -> bool:
+        container = self._existing(owner)
+        if container and container.running:  # as it is between two runs of a restart policy
+            return False
+        self.router.deregister(owner, address)
+        self.router.release(owner, address)
+        name = container.name if container else "which is gone"
+        _log.info("address %s is taken from container %s (%s), which does not run", address.ip, owner[:12], name)
+        return True
 
     @contextlib.contextmanager
     def _namespace(self, container_id: str, seen: Container | None) -> Iterator[tuple[Container, Namespace]]:

@@ -1,7 +1,8 @@
 """Locks between processes and threads, one per name: ``flock`` on a file that exists only while somebody holds it.
 
-The kernel lets go of a lock whose holder dies. Nobody ever takes two, so none
-can wait for another.
+The kernel lets go of a lock whose holder dies. Nobody who holds one ever waits
+for a second, so none can wait for another: who claims the address of an ended
+container takes that one's lock only if it is free at once.
 """
 
 from __future__ import annotations

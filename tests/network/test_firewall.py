@@ -5,7 +5,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from weavemw.network.firewall import let_ask, let_through, masquerade, shut, unmasquerade
+from weavemw.network.firewall import asking, let_ask, let_through, masquerade, shut, unmasquerade
 
 pytestmark = pytest.mark.root
 
@@ -28,20 +28,42 @@ def test_a_masquerade_comes_and_goes(host, program, network):
     assert _rules(program) == before
 
 
+def rules(program="iptables"):
+    return subprocess.run([program, "-S"], check=True, capture_output=True, text=True).stdout.splitlines()
+
+
 def test_the_firewall_is_opened_and_shut(host):
     """What containers ask of DNS is let in, what stays on the bridge is let through; twice is as once, and it goes."""
-    def rules():
-        return subprocess.run(["iptables", "-S"], check=True, capture_output=True, text=True).stdout.splitlines()
-
-    before = rules()
+    before, before6 = rules(), rules("ip6tables")
     for _ in range(2):
         let_through("weave")
-        let_ask(["weave", "docker0"])
-    assert len(rules()) == len(before) + 1 + 2 * 3
-    assert "-A INPUT -i docker0 -p udp -m udp --dport 53 -j ACCEPT" in rules()
+        let_ask("weave", ["docker0", "lan0"])
+    opened = rules()
+    assert len(opened) == len(before) + 2 + 2 + 1 + 2 * 3 + 1
+    assert {"-A FORWARD -j WEAVE", "-A WEAVE -i weave -o weave -j ACCEPT", "-A INPUT -j WEAVE-DNS",
+            "-A WEAVE-DNS -i docker0 -p udp -m udp --dport 53 -j ACCEPT",
+            "-A WEAVE-DNS -i lan0 -p tcp -m tcp --dport 53 -j ACCEPT"} < set(opened)
+    assert opened[-1] == "-A WEAVE-DNS -d 169.254.53.1/32 -i weave -j DROP"
+    let_ask("weave", ["docker0"])
+    assert not [rule for rule in rules() if "lan0" in rule]
     for _ in range(2):
-        shut("weave", "docker0")
-    assert rules() == before
+        shut()
+    assert (rules(), rules("ip6tables")) == (before, before6)
+
+
+def test_a_chain_that_another_put_behind_is_not_moved(host):
+    """Who puts a rule before ours means it."""
+    let_through("weave")
+    subprocess.run(["iptables", "-I", "FORWARD", "-i", "weave", "-j", "DROP"], check=True)
+    let_through("weave")
+    assert [rule for rule in rules() if rule.startswith("-A FORWARD")] == [
+        "-A FORWARD -i weave -j DROP", "-A FORWARD -j WEAVE"]
+
+
+@pytest.mark.parametrize("name", ["br-+", "+", "!x", "-j", "a b", 'a"b', "a\nb", ""])
+def test_names_that_would_stand_for_others_are_left_out(name):
+    """Whoever makes a Docker network names its bridge: no name becomes a wildcard, or an option."""
+    assert asking("weave", [name], 53) == asking("weave", [], 53)
 
 
 @pytest.mark.parametrize("error", [OSError(12, "Cannot allocate memory"), subprocess.TimeoutExpired("iptables", 10)])
@@ -54,5 +76,5 @@ def test_a_firewall_that_can_not_be_asked_is_a_warning(monkeypatch, caplog, erro
     let_through("weave")
     assert str(error) in caplog.text
     caplog.clear()
-    shut("weave")
+    shut()
     assert str(error) in caplog.text

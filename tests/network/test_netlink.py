@@ -547,3 +547,28 @@ def test_a_kernel_that_filters_nothing():
     other = [part(1, "a"), done(1)]
     with Scripted(other) as link_socket:
         assert link_socket.links(kind="bridge") == ()
+
+
+def test_the_bridge_has_no_address_of_its_own(host, ip):
+    """Neither one that is made nor one that was there: no container reaches the host by IPv6 that nobody gave it."""
+    ip("link", "add", "old", "up", "type", "bridge")
+    ip("link", "add", "v0", "up", "master", "old", "type", "veth", "peer", "name", "v1")
+    ip("link", "set", "v1", "up")
+    await_true(lambda: "fe80:" in ip("-6", "addr", "show", "old"))
+    for name in ("old", "weave"):
+        ensure_bridge(name)
+        ip("link", "set", "v0", "master", name)
+        ip("link", "set", name, "down")
+        ip("link", "set", name, "up")
+        assert "inet6" not in ip("-6", "addr", "show", name)
+
+
+def test_an_address_that_was_given_to_the_bridge_is_reached_by_ipv6(network, container, ip):
+    """Without a link-local address the host and a container still find each other."""
+    pid = container()
+    attach(network, pid, Plan(ID, (SIX,)))
+    ip("addr", "add", "fd00::1/64", "dev", "weave", "nodad")
+    for where, device, address in ((None, "weave", "fd00::5"), (pid, "ethwe", "fd00::1")):
+        inside = ["nsenter", f"--net=/proc/{pid}/ns/net"] if where else []
+        subprocess.run([*inside, "bash", "-c", f"echo > /dev/udp/{address}/9"], check=True)
+        await_true(lambda: "lladdr" in ip("-6", "neigh", "show", address, "dev", device, pid=where))  # noqa: B023

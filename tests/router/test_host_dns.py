@@ -4,7 +4,7 @@ import asyncio
 import re
 import subprocess
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from ipaddress import ip_interface, ip_network
 from itertools import pairwise
 from typing import Any
@@ -131,6 +131,24 @@ def test_who_is_answered(host: Host) -> None:
         assert f"status: {status}" in host.dig("172.17.0.1", source, "nobody.weave.local")
 
 
+@pytest.mark.root
+def test_whose_questions_the_firewall_lets_in(host: Host) -> None:
+    """Those of Docker's bridges, by name; and by weaveDNS's address on the weave bridge nothing but questions."""
+    for name, address in (("docker0", "172.17.0.1/16"), ("br-0123456789ab", "172.18.0.1/16"),
+                          ("br-lan", "192.0.2.1/24")):
+        host.ip(f"link add {name} type bridge")
+        host.ip(f"addr add {address} dev {name}")
+        host.ip(f"link set {name} up")
+    host.router()
+    eventually(lambda: "br-0123456789ab" in host.run("iptables", "-S", "WEAVE-DNS"))
+    shown = host.run("iptables", "-S")
+    assert "-A INPUT -j WEAVE-DNS" in shown
+    assert "-i docker0 -p udp -m udp --dport 53 -j ACCEPT" in shown
+    assert "-d 169.254.53.1/32 -i weave -j DROP" in shown
+    assert "br-lan" not in shown
+    assert "br-+" not in shown
+
+
 ONE, OTHER = ip_network("192.0.2.0/24"), ip_network("198.51.100.0/24")
 
 
@@ -166,6 +184,11 @@ class Networks:
         self.subnets: list[str] = []
         self.asked = 0
         self.down = False
+        self.opened: list[Sequence[str]] = []
+
+    def let_ask(self, names: Sequence[str]) -> None:
+        """The host's firewall, opened to these bridges."""
+        self.opened.append(names)
 
     def bridge_subnets(self) -> tuple[str, ...]:
         self.asked += 1
@@ -184,7 +207,7 @@ def bridges(monkeypatch: pytest.MonkeyPatch) -> list[HostBridge]:
 
 def run(settings: RouterSettings, docker: Networks, steps: Callable[[HostDns], Coroutine[Any, Any, None]]) -> None:
     async def serve() -> None:
-        dns = HostDns(settings, Zone("weave.local"), docker)  # type: ignore[arg-type]
+        dns = HostDns(settings, Zone("weave.local"), docker, docker.let_ask)  # type: ignore[arg-type]
         try:
             await steps(dns)
         finally:
@@ -208,6 +231,9 @@ def test_bridges_of_others_cost_nothing(settings: RouterSettings, bridges: list[
         assert docker.asked == 2
         assert OTHER in dns.server.clients.networks
         assert ONE not in dns.server.clients.networks
+        assert docker.opened == [("docker0",), ("docker0", "mybridge")]
+        dns.open_again()
+        assert docker.opened[2:] == docker.opened[1:2]
 
     run(settings, docker, steps)
 

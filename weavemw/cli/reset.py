@@ -102,7 +102,7 @@ def _remove_network(settings: Settings) -> Iterator[str]:
         for count, interface in enumerate(interfaces, 1):
             network.delete(interface.name)
             tell(count)
-    firewall.shut(settings.bridge, settings.docker_bridge)
+    firewall.shut()
     found = bridge.look(settings.bridge)
     if found is None:
         return

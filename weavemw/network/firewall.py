@@ -4,25 +4,32 @@ Where ``br_netfilter`` is loaded, iptables sees bridged packets too, and Docker
 sets the policy of FORWARD to DROP (Engine 1.13 and newer). So one rule accepts
 what stays on the bridge. What leaves it is not our rule's business. A host that
 accepts no connections by default (ufw, say) would drop DNS from its containers.
+
+The rules are in chains of our own, which are written whole, and name each bridge.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
 
 from weavemw.errors import NetworkError
+from weavemw.network.plan import WEAVE_DNS
 
-__all__ = ["let_ask", "let_through", "masquerade", "shut", "unmasquerade"]
+__all__ = ["asking", "let_ask", "let_through", "masquerade", "shut", "unmasquerade"]
 
 _log = logging.getLogger(__name__)
 
 Network = IPv4Network | IPv6Network
 
 _PROGRAMS = ("iptables", "ip6tables")
+_THROUGH, _DNS = "WEAVE", "WEAVE-DNS"
+_HOOKS = {_THROUGH: "FORWARD", _DNS: "INPUT"}
+_NAME = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.:@-]*")  # "+" at the end of a name stands for whatever follows
 _LIMIT = 10.0  # seconds; another program may hold the lock on the tables
 
 
@@ -33,22 +40,33 @@ def let_through(bridge: str) -> None:
     where nothing filters bridged packets, the rule is not needed.
     """
     for program in filter(shutil.which, _PROGRAMS):
-        _accept(program, _rule(bridge))
+        _set(program, _THROUGH, [("-i", bridge, "-o", bridge, "-j", "ACCEPT")])
 
 
-def let_ask(bridges: Iterable[str], port: int = 53) -> None:
-    """See to it that DNS on this host can be asked by these bridges and by Docker's networks; otherwise as above."""
-    for rule in _asking(bridges, port):
-        _accept(_PROGRAMS[0], rule)
+def let_ask(bridge: str, others: Iterable[str], port: int = 53) -> None:
+    """See to it that DNS on this host can be asked by these bridges; otherwise as above.
 
-
-def shut(bridge: str, *others: str) -> None:
-    """Remove what :func:`let_through` added for the bridge, and :func:`let_ask` for it and the others."""
-    for program in filter(shutil.which, _PROGRAMS):
-        _drop(program, _rule(bridge))
+    Of weaveDNS's address on ``bridge`` nothing else can be asked: whatever listens on all addresses of the host would
+    be within reach of containers without any other network.
+    """
     if shutil.which(_PROGRAMS[0]):
-        for rule in _asking((bridge, *others), 53):
-            _drop(_PROGRAMS[0], rule)
+        _set(_PROGRAMS[0], _DNS, asking(bridge, others, port))
+
+
+def shut() -> None:
+    """Remove what :func:`let_through` and :func:`let_ask` added; nothing to remove is no error."""
+    for program in filter(shutil.which, _PROGRAMS):
+        for chain, hook in _HOOKS.items():
+            for command in (("-D", hook, "-j", chain), ("-F", chain), ("-X", chain)):
+                _try(program, *command)
+
+
+def asking(bridge: str, others: Iterable[str], port: int) -> list[tuple[str, ...]]:
+    """Rules by which these bridges may ask DNS, and ``bridge`` nothing else of weaveDNS's address there. Pure."""
+    names = filter(_NAME.fullmatch, dict.fromkeys((bridge, *others)))
+    accepting = [("-i", name, "-p", protocol, "--dport", str(port), "-j", "ACCEPT")
+                 for name in names for protocol in ("udp", "tcp")]
+    return [*accepting, ("-i", bridge, "-d", str(WEAVE_DNS), "-j", "DROP")]
 
 
 def masquerade(networks: Iterable[Network]) -> None:
@@ -88,31 +106,24 @@ def _program(network: Network) -> str:
     return _PROGRAMS[network.version == 6]
 
 
-def _rule(bridge: str) -> tuple[str, ...]:
-    return ("FORWARD", "-i", bridge, "-o", bridge, "-j", "ACCEPT")
+def _set(program: str, chain: str, rules: Iterable[tuple[str, ...]]) -> None:
+    """Let a chain have exactly these rules, at once, and be asked first."""
+    lines = ("*filter", f":{chain} - [0:0]", *(f"-A {chain} {' '.join(rule)}" for rule in rules), "COMMIT", "")
+    result = _try(f"{program}-restore", "--noflush", given="\n".join(lines))
+    if result and result.returncode:
+        _log.warning("%s-restore, chain %s: %s", program, chain, result.stderr.strip())
+    elif result and (found := _try(program, "-C", _HOOKS[chain], "-j", chain)) and found.returncode:
+        _try(program, "-I", _HOOKS[chain], "-j", chain)
 
 
-def _asking(bridges: Iterable[str], port: int) -> list[tuple[str, ...]]:
-    return [("INPUT", "-i", bridge, "-p", protocol, "--dport", str(port), "-j", "ACCEPT")
-            for bridge in (*bridges, "br-+") for protocol in ("udp", "tcp")]
-
-
-def _accept(program: str, rule: tuple[str, ...]) -> None:
+def _try(program: str, *args: str, given: str = "") -> subprocess.CompletedProcess[str] | None:
     try:
-        if _run(program, "-C", *rule).returncode:
-            result = _run(program, "-I", *rule)
-            if result.returncode:
-                _log.warning("%s -I %s: %s", program, " ".join(rule), result.stderr.strip())
+        return _run(program, *args, given=given)
     except (OSError, subprocess.TimeoutExpired) as error:
         _log.warning("%s", error)
+        return None
 
 
-def _drop(program: str, rule: tuple[str, ...]) -> None:
-    try:
-        _run(program, "-D", *rule)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        _log.warning("%s", error)
-
-
-def _run(program: str, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([program, "-w", *args], capture_output=True, text=True, timeout=_LIMIT, check=False)
+def _run(program: str, *args: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([program, "-w", *args], input=given, capture_output=True, text=True, timeout=_LIMIT,
+                          check=False)

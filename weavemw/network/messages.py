@@ -16,8 +16,8 @@ from weavemw.network.plan import WEAVE_DNS, Plan
 
 __all__ = ["ACK", "CREATE", "DUMP", "EXCL", "IFF_LOWER_UP", "IFF_RUNNING", "IFF_UP", "Link", "Message", "add_address",
            "addresses", "announce", "attribute", "attributes", "bridge", "complaint", "delete_address", "delete_link",
-           "dns_route", "end_of_dump", "get_link", "inside", "links", "multicast_route", "numbered", "promote",
-           "read_address", "read_link", "readdressing", "responses", "set_link", "veth"]
+           "dns_route", "end_of_dump", "get_link", "inside", "links", "multicast_route", "no_link_local", "numbered",
+           "promote", "read_address", "read_link", "readdressing", "responses", "set_link", "veth"]
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -35,6 +35,7 @@ IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_BR_STP_STATE, IFLA_BR_MCAST_SNOOPING = 5, 23
 IFLA_INET_CONF, IPV4_DEVCONF_PROMOTE_SECONDARIES, IPV4_DEVCONF_ARP_NOTIFY = 1, 20, 22
+IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, b"\1"
 RTEXT_FILTER_SKIP_STATS = 8
 
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
@@ -125,6 +126,13 @@ def set_link(name: str = "", *, index: int = 0, up: bool = False, mtu: int = 0, 
     body += attribute(IFLA_IFALIAS, alias.encode()) if alias else b""
     body += _turned_on(IPV4_DEVCONF_ARP_NOTIFY) if arp_notify else b""
     return Message(RTM_NEWLINK, ACK, body, f"set up {name or f'interface {index}'}")
+
+
+def no_link_local(index: int) -> Message:
+    """Let the kernel give an interface no IPv6 address of its own (addr_gen_mode in the kernel's ip-sysctl)."""
+    mode = attribute(AF_INET6, attribute(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE))
+    body = _link(index) + attribute(IFLA_AF_SPEC, mode)
+    return Message(RTM_NEWLINK, ACK, body, f"let interface {index} have no link-local address")
 
 
 def promote(index: int) -> Message:

@@ -448,8 +448,19 @@ def _made(host: NetlinkSocket, name: str, mtu: int) -> Link:
     link = host.link(name)
     if link is None or link.kind != "bridge":
         raise NetworkError(f"{name} is not a bridge but {(link and link.kind) or 'something else'}")
+    _without_link_local(host, link.index)
     host.do(messages.set_link(name, up=True, mtu=mtu))
     return host.link(name) or link
+
+
+def _without_link_local(host: NetlinkSocket, index: int) -> None:
+    """Let no container reach the host by an IPv6 address that the bridge has of itself, and nobody gave it."""
+    with contextlib.suppress(NetworkError):  # a kernel without IPv6
+        host.do(messages.no_link_local(index))
+    for address in host.addresses(index):
+        if address.version == 6 and address.is_link_local:
+            with contextlib.suppress(_NoSuchThing):
+                host.do(messages.delete_address(index, address))
 
 
 def _random_mac() -> bytes:

@@ -23,8 +23,8 @@ from weavemw.network.netlink import NetlinkSocket
 from weavemw.router.client import Interface
 from weavemw.router.store import Address, Network
 
-__all__ = ["HostBridge", "Route", "address_changes", "addresses", "addresses_of", "bridges", "client_networks",
-           "objection", "overlapping", "routes"]
+__all__ = ["HostBridge", "Route", "address_changes", "addresses", "addresses_of", "bridges", "client_bridges",
+           "client_networks", "objection", "overlapping", "routes"]
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,11 @@ def addresses_of(name: str, known: Iterable[HostBridge]) -> tuple[str, ...]:
     """The addresses of a bridge, link-local ones left out."""
     return tuple(str(interface.ip) for bridge in known if bridge.name == name
                  for interface in bridge.interfaces if not interface.is_link_local)
+
+
+def client_bridges(known: Iterable[HostBridge], *names: str, subnets: Collection[Network] = ()) -> tuple[str, ...]:
+    """These bridges, there or not, and those whose networks are :func:`client_networks`."""
+    return tuple(dict.fromkeys((*names, *(each.name for each in known if client_networks([each], subnets=subnets)))))
 
 
 def client_networks(known: Iterable[HostBridge], *names: str, subnets: Collection[Network] = ()) -> tuple[Network, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
@@ -55,12 +55,17 @@ class Strangers:
 
 @dataclass
 class HostDns:
-    """The DNS server of a host, which listens wherever the host's bridges have addresses."""
+    """The DNS server of a host, which listens wherever the host's bridges have addresses.
+
+    ``let_ask`` opens the host's firewall to the bridges of these names, and to no others.
+    """
 
     settings: RouterSettings
     zone: Zone
     docker: Docker
+    let_ask: Callable[[Sequence[str]], None] = lambda names: None
     address: str | None = None
+    _opened: tuple[str, ...] | None = None
     _docker_networks: set[Network] = field(default_factory=set)
     _failed: set[SocketAddress] = field(default_factory=set)
     _strangers: Strangers = field(default_factory=Strangers)
@@ -108,7 +113,7 @@ class HostDns:
         devices = await self._by_weave_bridge(self._bridges) if not self.settings.dns_listen else {}
         await self._listen({**dict.fromkeys(addresses, ""), **devices})
         self.address = next(iter((*addresses, *devices)), None)
-        self._allow()
+        await self._allow()
 
     async def _ask_docker(self) -> None:
         """Learn which networks are Docker's, whatever their bridges are called, if there are any that are not known."""
@@ -122,7 +127,7 @@ class HostDns:
         else:
             self._docker_networks = {ip_network(subnet, strict=False) for subnet in subnets}
             self._strangers.were_asked_about(now)
-            self._allow()
+            await self._allow()
 
     def _unknown(self) -> set[Network]:
         there = (interface for bridge in self._bridges for interface in bridge.interfaces)
@@ -170,11 +175,20 @@ class HostDns:
             log.warning("DNS can't listen on %s, trying again: %s", host_port(*address), error)
         self._failed.add(address)
 
-    def _allow(self) -> None:
+    def open_again(self) -> None:
+        """Open the firewall to those that may ask: firewalls are reloaded."""
+        if self._opened is not None:
+            self.let_ask(self._opened)
+
+    async def _allow(self) -> None:
         networks = (*_LOOPBACK, *self.settings.ranges, *self.settings.dns_clients,
                     *host.client_networks(self._bridges, *self._names(), subnets=self._docker_networks))
         if networks != self.server.clients.networks:
             self.server.clients.allow(networks)
+        names = host.client_bridges(self._bridges, *self._names(), subnets=self._docker_networks)
+        if names != self._opened:
+            await asyncio.to_thread(self.let_ask, names)
+            self._opened = names
 
     def _is_ours(self, address: str) -> bool:
         ours = [at for at, port in self.server.addresses if port == 53]

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -71,10 +71,11 @@ async def running(settings: RouterSettings, docker: Docker | None = None) -> Asy
         stack.callback(database.close)
         service = _service(settings, database, docker or _docker(settings))
         stack.push_async_callback(service.close)
+        dns = HostDns(settings, service.names.zone, service.docker, partial(_let_ask, settings))
         if settings.dns:  # first: who is attached while DNS seems to be off gets no name
-            await _serve_dns(settings, service, stack)
+            await _serve_dns(dns, service, stack)
         address = await listening.serve(settings, service, sock, stack)
-        stack.callback(asyncio.create_task(_keep_open(settings)).cancel)
+        stack.callback(asyncio.create_task(_keep_open(settings, dns)).cancel)
         yield address
 
 
@@ -137,23 +138,27 @@ def _objection(settings: RouterSettings, address: Address) -> str:
 
 
 
-async def _keep_open(settings: RouterSettings) -> None:
+async def _keep_open(settings: RouterSettings, dns: HostDns) -> None:
     """Open the firewall again and again: firewalls are reloaded."""
     while True:
         await asyncio.sleep(_FIREWALL_AGAIN)
         await asyncio.to_thread(_open_firewall, settings)
+        await asyncio.to_thread(dns.open_again)
 
 
 def _open_firewall(settings: RouterSettings) -> None:
-    """Let packets through on the bridge, and questions in from containers."""
+    """Let packets through on the bridge."""
     if settings.bridge:
         firewall.let_through(settings.bridge)
-        if settings.dns and not settings.dns_listen:
-            firewall.let_ask((settings.bridge, settings.docker_bridge), settings.dns_port)
 
 
-async def _serve_dns(settings: RouterSettings, service: RouterService, stack: AsyncExitStack) -> None:
-    dns = HostDns(settings, service.names.zone, service.docker)
+def _let_ask(settings: RouterSettings, bridges: Sequence[str]) -> None:
+    """Let questions in from containers on these bridges."""
+    if settings.bridge and not settings.dns_listen:
+        firewall.let_ask(settings.bridge, bridges, settings.dns_port)
+
+
+async def _serve_dns(dns: HostDns, service: RouterService, stack: AsyncExitStack) -> None:
     stack.push_async_callback(dns.server.close)
     await dns.look()
     service.dns, service.dns_counts = dns.facts, dns.server.counts

@@ -2,8 +2,10 @@
 
 Nothing below the edge reads ``os.environ``. Each setting has one name in three
 spellings: the field (``docker_host``), the environment variable
-(``WEAVEMW_DOCKER_HOST``; a few have the original's own names, see
-:data:`ENVIRONMENT`), and the option (``--docker-host``).
+(``WEAVEMW_DOCKER_HOST``; a few have the original's own names too), and the
+option (``--docker-host``). The fields of :class:`Settings` are the one table of
+all of them (:data:`TABLE`): options, variables, ``conf/weavemw.toml`` and
+``docs/reference/settings.md`` are made from it.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,27 +24,54 @@ from weavemw.dockerapi import hosts
 from weavemw.errors import SettingsError
 from weavemw.ops.run_dir import DEFAULT_ROUTER, RouterAddress, router_at
 
-__all__ = ["DEFAULT_LISTENERS", "ENVIRONMENT", "PREFIX", "Engine", "Settings", "engine_in", "nearest", "points_at",
-           "settings_in", "sources_in"]
+__all__ = ["DEFAULT_LISTENERS", "PREFIX", "TABLE", "Engine", "Group", "Setting", "Settings", "converted", "default_of",
+           "engine_in", "kind_of", "nearest", "points_at", "settings_in", "sources_in", "variable_of"]
 
 log = logging.getLogger(__name__)
 
 #: Where the proxy listens unless told otherwise (the original's manual).
 DEFAULT_LISTENERS = ("unix:///var/run/weave.sock", "tcp://0.0.0.0:12375")
 
-#: Variables with names of their own: the original's, and Docker's.
-ENVIRONMENT = {
-    "DOCKER_HOST": "docker_host",
-    "DOCKER_BRIDGE": "docker_bridge",
-    "WEAVE_HTTP_ADDR": "router_address",
-    "WEAVE_MTU": "mtu",
-}
-
 #: How the variables of all other settings begin.
 PREFIX = "WEAVEMW_"
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
+_STATE_DIR, _RUN_DIR = Path("/var/lib/weavemw"), Path("/var/run/weavemw")
 _LONGEST_INTERFACE = 15  # IFNAMSIZ less its final zero (linux/if.h)
+
+
+class Group(StrEnum):
+    """What settings are about; the order in which they are shown."""
+
+    HOST = "This host: what proxy, router and commands share"
+    LISTENING = "Where the proxy listens"
+    SECURING = "TCP: TLS, and who may connect"
+    ATTACHING = "What containers get"
+    NAMING = "Their names"
+    TUNING = "Processes"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A row of the table: what is to be known about a setting, but for its field's name, type and default.
+
+    ``negated`` is what the option says where it is the opposite of the setting, ``--no-…``; ``unset`` is what holds
+    while it is not set, where the default does not tell; ``example`` stands in a file where there is no default.
+    """
+
+    group: Group
+    text: str
+    negated: str = ""
+    unset: str = ""
+    metavar: str = ""
+    options: tuple[str, ...] = ()
+    variable: str = ""
+    choices: tuple[str, ...] = ()
+    example: bool | None = None
+
+
+def _setting(default: object, group: Group, text: str, **more: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"setting": Setting(group, text, **more)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,34 +82,60 @@ class Settings:
     used. Times are in seconds, ``mtu`` is in bytes (0: the bridge's own).
     """
 
-    docker_host: str = "unix:///var/run/docker.sock"
-    listeners: tuple[str, ...] = DEFAULT_LISTENERS
-    router_address: str = DEFAULT_ROUTER
-    state_dir: Path = Path("/var/lib/weavemw")
-    run_dir: Path = Path("/var/run/weavemw")
-    docker_bridge: str = "docker0"
-    bridge: str = "weave"
-    mtu: int = 0
-    default_ipalloc: bool = True
-    with_dns: bool | None = None
-    rewrite_hosts: bool = True
-    rewrite_inspect: bool = False
-    hide_wait_program: bool = True
-    multicast_route: bool = True
-    hostname_from_label: str = ""
-    hostname_match: str = "(.*)"
-    hostname_replacement: str = "$1"
-    start_timeout: float = 30.0
-    workers: int = 2
-    threads: int = 64
-    log_level: str = "info"
-    tls: bool = False
-    tls_verify: bool = False
-    tls_cacert: str = ""
-    tls_cert: str = ""
-    tls_key: str = ""
-    allow_from: tuple[str, ...] = ()
-    allow_host: tuple[str, ...] = ()
+    state_dir: Path = _setting(_STATE_DIR, Group.HOST, "Where state is kept.", metavar="DIR")  # noqa: RUF009
+    run_dir: Path = _setting(_RUN_DIR, Group.HOST, "Where locks are kept.", metavar="DIR")  # noqa: RUF009
+    docker_host: str = _setting("unix:///var/run/docker.sock", Group.HOST, "The engine.", metavar="unix:///PATH",
+                                variable="DOCKER_HOST")
+    router_address: str = _setting(DEFAULT_ROUTER, Group.HOST, "The router's HTTP API.", metavar="HOST:PORT",
+                                   variable="WEAVE_HTTP_ADDR")
+    docker_bridge: str = _setting("docker0", Group.HOST, "Docker's bridge.", metavar="NAME", variable="DOCKER_BRIDGE")
+    bridge: str = _setting("weave", Group.HOST, "The weave bridge.", metavar="NAME")
+    mtu: int = _setting(0, Group.HOST, "MTU of the weave network, in bytes.", metavar="BYTES", variable="WEAVE_MTU",
+                        unset="the bridge's own; 1376 if we make it")
+    log_level: str = _setting("info", Group.HOST, "How much is logged.", choices=("debug", "info", "warning", "error"))
+
+    listeners: tuple[str, ...] = _setting(
+        DEFAULT_LISTENERS, Group.LISTENING, "Listen there: tcp://address:port or unix:///path.", metavar="HOST",
+        options=("-H", "--host"))
+
+    tls: bool = _setting(False, Group.SECURING, "TCP listeners speak TLS.")
+    tls_verify: bool = _setting(
+        False, Group.SECURING, "TCP listeners speak TLS, and clients must show a certificate of the CA.",
+        options=("--tls-verify", "--tlsverify"))
+    tls_cacert: str = _setting("", Group.SECURING, "The CA of clients, an absolute path.", metavar="FILE",
+                               options=("--tls-cacert", "--tlscacert"), unset="ca.pem in DOCKER_CERT_PATH or ~/.docker")
+    tls_cert: str = _setting("", Group.SECURING, "The proxy's certificate, an absolute path.", metavar="FILE",
+                             options=("--tls-cert", "--tlscert"), unset="cert.pem there")
+    tls_key: str = _setting("", Group.SECURING, "The key of that certificate, an absolute path.", metavar="FILE",
+                            options=("--tls-key", "--tlskey"), unset="key.pem there")
+    allow_from: tuple[str, ...] = _setting((), Group.SECURING, "Only these addresses may connect by TCP.",
+                                           metavar="CIDR", unset="all")
+    allow_host: tuple[str, ...] = _setting(
+        (), Group.SECURING, "A further name of this host, by which clients may call it without TLS.", metavar="NAME")
+
+    default_ipalloc: bool = _setting(True, Group.ATTACHING, "Containers without a WEAVE_CIDR are attached too.",
+                                     negated="Attach only containers that have a WEAVE_CIDR.")
+    multicast_route: bool = _setting(True, Group.ATTACHING, "Containers get a route for multicast.",
+                                     negated="No route for multicast in containers.")
+    rewrite_inspect: bool = _setting(False, Group.ATTACHING, "Show weave addresses in `docker inspect`.")
+    hide_wait_program: bool = _setting(
+        True, Group.ATTACHING, "Docker's answers do not show how containers are held back.",
+        negated="Show in `docker inspect`, `ps` and events how containers are held back.")
+    start_timeout: float = _setting(30.0, Group.ATTACHING, "How long a start may wait for its network, in seconds.",
+                                    metavar="SECONDS")
+
+    with_dns: bool | None = _setting(
+        None, Group.NAMING, "Containers use weaveDNS, whether the router says that it serves or not.",
+        options=("-w", "--with-dns"), unset="where the router serves DNS", example=True)
+    rewrite_hosts: bool = _setting(True, Group.NAMING, "Write weave's addresses to containers' /etc/hosts.",
+                                   negated="Leave /etc/hosts as Docker makes it.")
+    hostname_from_label: str = _setting("", Group.NAMING, "Take hostnames from this label, not from the name.",
+                                        metavar="KEY")
+    hostname_match: str = _setting("(.*)", Group.NAMING, "What of it becomes the hostname.", metavar="REGEXP")
+    hostname_replacement: str = _setting("$1", Group.NAMING, "How the match is written.", metavar="EXPR")
+
+    workers: int = _setting(2, Group.TUNING, "Processes that serve.")
+    threads: int = _setting(64, Group.TUNING, "Threads in each.")
 
     def __post_init__(self) -> None:
         hosts.parse(f"unix://{self.docker_socket}")
@@ -92,7 +148,7 @@ class Settings:
         _require(self.start_timeout > 0, f"start timeout {self.start_timeout:g}: choose more than 0 seconds")
         _require(not self.mtu or 576 <= self.mtu <= 65535,
                  f"MTU {self.mtu}: choose 576 to 65535 bytes, or 0 for the bridge's own")
-        _require(self.log_level in ("debug", "info", "warning", "error"),
+        _require(self.log_level in TABLE["log_level"].choices,
                  f"log level {self.log_level!r}: choose debug, info, warning or error")
 
     def _check_router_address(self) -> None:
@@ -137,8 +193,7 @@ class Settings:
         for name in values:
             if name not in known:
                 raise SettingsError(f"unknown setting {name.replace('_', '-')!r}{nearest(name, known)}")
-        return cls(**{name: _converted(name, str(known[name].type), value)
-                      for name, value in values.items()})  # type: ignore[arg-type]
+        return cls(**{name: converted(name, value) for name, value in values.items()})  # type: ignore[arg-type]
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -218,43 +273,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f": did you mean {found[0]!r}?" if found else ""
 
 
-#: Every variable and its field; where a field has two, the one of its own comes last and wins.
-_VARIABLES = ENVIRONMENT | {f"{PREFIX}{f.name.upper()}": f.name for f in dataclasses.fields(Settings)}
-
-
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _converted(name: str, kind: str, value: object) -> object:
+def converted(name: str, value: object) -> object:
+    """A setting's value as its field has it, of what stands in a file, a variable or an option.
+
+    Raises :class:`~weavemw.errors.SettingsError`.
+    """
+    kind = kind_of(name)
     try:
-        return _CONVERTERS[kind](value) if isinstance(value, str) else _checked(kind, value)
-    except ValueError as error:
-        raise SettingsError(f"{name.replace('_', '-')} {value!r}: {error}") from error
-
-
-def _checked(kind: str, value: object) -> object:
-    """A value that is no string, as it comes from Python or TOML."""
-    if isinstance(value, list | tuple) and kind == "tuple[str, ...]" and all(isinstance(each, str) for each in value):
-        return tuple(value)
-    if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and "bool" not in kind):
-        raise ValueError(f"expected {_EXPECTED[kind]}")
-    return value
-
-
-def _number(kind: type[int] | type[float], text: str) -> object:
-    try:
-        return kind(text)
+        return kind.read(value) if isinstance(value, str) else kind.check(value)
     except ValueError:
-        raise ValueError(f"expected {_EXPECTED[kind.__name__]}") from None
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() in _TRUE | _FALSE:
-        return text.lower() in _TRUE
-    raise ValueError(f"expected {_EXPECTED['bool']}")
+        raise SettingsError(f"{name.replace('_', '-')} {value!r}: expected {kind.expected}") from None
 
 
 def _require(holds: bool, otherwise: str) -> None:
@@ -262,20 +296,59 @@ def _require(holds: bool, otherwise: str) -> None:
         raise SettingsError(otherwise)
 
 
-_CONVERTERS: dict[str, Callable[[str], object]] = {
-    "str": str,
-    "int": lambda text: _number(int, text),
-    "float": lambda text: _number(float, text),
-    "Path": Path,
-    "bool": _boolean,
-    "bool | None": _boolean,
-    "tuple[str, ...]": lambda text: tuple(text.replace(",", " ").split()),
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A type that settings have: how it is called, read from text, and seen in what is no text."""
+
+    expected: str
+    read: Callable[[str], object]
+    types: tuple[type, ...] = ()
+
+    def check(self, value: object) -> object:
+        """A value that comes from Python or TOML. Raises ``ValueError``."""
+        if isinstance(value, self.types) and isinstance(value, bool) <= (bool in self.types):
+            return value
+        if isinstance(value, list | tuple) and self is _TEXTS and all(isinstance(text, str) for text in value):
+            return tuple(value)
+        raise ValueError
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in _TRUE | _FALSE:
+        raise ValueError
+    return text.lower() in _TRUE
+
+
+_TEXTS = Kind("a list of texts", lambda text: tuple(text.replace(",", " ").split()))
+_KINDS = {
+    "str": Kind("text in quotes", str),
+    "int": Kind("a whole number", int, (int,)),
+    "float": Kind("a number", float, (int, float)),
+    "Path": Kind("a path in quotes", Path, (Path,)),
+    "bool": Kind("true or false", _boolean, (bool,)),
+    "bool | None": Kind("true or false", _boolean, (bool, type(None))),
+    "tuple[str, ...]": _TEXTS,
 }
-_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (), "int": (int,), "float": (int, float), "Path": (Path,), "bool": (bool,),
-    "bool | None": (bool, type(None)), "tuple[str, ...]": (),
-}
-_EXPECTED = {
-    "str": "text in quotes", "int": "a whole number", "float": "a number", "Path": "a path in quotes",
-    "bool": "true or false", "bool | None": "true or false", "tuple[str, ...]": "a list of texts",
-}
+_FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+
+#: Every setting by its field's name.
+TABLE: dict[str, Setting] = {name: field.metadata["setting"] for name, field in _FIELDS.items()}
+
+#: Every variable and its field; where a field has two, the one of its own comes last and wins.
+_VARIABLES = {setting.variable: name for name, setting in TABLE.items() if setting.variable} | {
+    f"{PREFIX}{name.upper()}": name for name in TABLE}
+
+
+def kind_of(name: str) -> Kind:
+    """The type of a setting."""
+    return _KINDS[str(_FIELDS[name].type)]
+
+
+def default_of(name: str) -> Any:
+    """What a setting is unless somebody says otherwise."""
+    return _FIELDS[name].default
+
+
+def variable_of(name: str) -> str:
+    """The variable of a setting, the original's or Docker's where there is one."""
+    return TABLE[name].variable or f"{PREFIX}{name.upper()}"

@@ -12,11 +12,12 @@ import click
 
 from weavemw import __version__
 from weavemw.cli import sources
+from weavemw.cli.setting_options import option_of
 from weavemw.cli.sources import CONFIG_VARIABLE, Given
 from weavemw.dockerapi import hosts
 from weavemw.errors import SettingsError
 from weavemw.ops import run_file
-from weavemw.settings import Engine, Settings, engine_in
+from weavemw.settings import TABLE, Engine, Group, Settings, default_of, engine_in, variable_of
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -31,8 +32,8 @@ CONFIG_FILE = Path("/etc/weavemw.toml")
 #: Set while a shell asks what completes a command line: its prompt is no place for warnings.
 COMPLETING = "_WEAVE_COMPLETE"
 
-_DEFAULTS = Settings()
 _PATHS = ("state_dir", "run_dir", "config")
+_OF_LAUNCHING = ("docker_bridge", "bridge", "mtu", "log_level")
 _SHARED_WITH_PROXY = ("docker_host", "router_address", "state_dir", "bridge", "docker_bridge", "mtu")
 
 
@@ -95,7 +96,7 @@ class Invocation:
     def run_dir(self) -> Path:
         """Where locks and the files of running programs are."""
         given = self._file() | sources.in_environment(self.environ) | self._options({})
-        return Path(given["run_dir"].value) if "run_dir" in given else _DEFAULTS.run_dir
+        return Path(given["run_dir"].value) if "run_dir" in given else default_of("run_dir")
 
     @staticmethod
     def _of_proxy(facts: Mapping[str, Any]) -> dict[str, Given]:
@@ -281,30 +282,17 @@ def _names(command: click.Command | None) -> list[str]:
 
 def _shared_options(*, everything: bool = True) -> list[click.Parameter]:
     """Those of all verbs; those that mostly matter for launching are hidden elsewhere."""
-    mtu = "MTU of the weave network. [default: the bridge's own; 1376 if we make it]"
-    router = f"The router's HTTP API. [default: {_DEFAULTS.router_address}; WEAVE_HTTP_ADDR]"
-    return [
-        _shared_option("state_dir", "DIR", f"Where state is kept. [default: {_DEFAULTS.state_dir}; WEAVEMW_STATE_DIR]"),
-        _shared_option("run_dir", "DIR", f"Where locks are kept. [default: {_DEFAULTS.run_dir}; WEAVEMW_RUN_DIR]"),
-        _shared_option("config", "FILE", f"Read settings from FILE. [default: {CONFIG_FILE}; WEAVEMW_CONFIG]"),
-        _shared_option("docker_host", "unix:///PATH", f"The engine. [default: {_DEFAULTS.docker_host}; DOCKER_HOST]"),
-        _shared_option("router_address", "HOST:PORT", router),
-        _shared_option("docker_bridge", "NAME", f"Docker's bridge. [default: {_DEFAULTS.docker_bridge}; DOCKER_BRIDGE]",
-                       hidden=not everything),
-        _shared_option("bridge", "NAME", f"The weave bridge. [default: {_DEFAULTS.bridge}]", hidden=not everything),
-        _shared_option("mtu", "BYTES", mtu, hidden=not everything, type=int),
-        _shared_option("log_level", None, f"[default: {_DEFAULTS.log_level}]", hidden=not everything,
-                       type=click.Choice(["debug", "info", "warning", "error"])),
-    ]
+    options = [option_of(name, also=variable_of(name), hidden=name in _OF_LAUNCHING and not everything,
+                         expose_value=False, callback=_keep)
+               for name, setting in TABLE.items() if setting.group is Group.HOST]
+    config = click.Option(["--config"], metavar="FILE", expose_value=False, callback=_keep,
+                          help=f"Read settings from FILE. [default: {CONFIG_FILE}; {CONFIG_VARIABLE}]")
+    return [config, *options]
 
 
-def _shared_option(name: str, metavar: str | None, text: str, **more: Any) -> click.Option:
-    def keep(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
-        if value is not None:
-            ctx.obj.shared[name] = str(Path(value).absolute()) if name in _PATHS else value
-
-    return click.Option([f"--{name.replace('_', '-')}"], metavar=metavar, help=text, expose_value=False, callback=keep,
-                        **more)
+def _keep(ctx: click.Context, option: click.Parameter, value: Any) -> None:
+    if value is not None and option.name:
+        ctx.obj.shared[option.name] = str(Path(value).absolute()) if option.name in _PATHS else value
 
 
 @click.group(cls=_Group, params=_shared_options(), context_settings={"max_content_width": 100})

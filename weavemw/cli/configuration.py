@@ -9,7 +9,7 @@ from typing import Any
 from weavemw.cli.sources import Given
 from weavemw.settings import Settings
 
-__all__ = ["lines"]
+__all__ = ["as_toml", "lines"]
 
 _WIDTH = 44  # where the sources begin
 
@@ -29,15 +29,16 @@ def lines(settings: Settings, given: Mapping[str, Given], router: Mapping[str, G
 
 def _line(name: str, value: Any, source: str) -> str:
     option = {"listeners": "-H"}.get(name, source) if source.startswith("--") else source
-    setting = f"{name.replace('_', '-')} = {_toml(value)}"
+    setting = f"{name.replace('_', '-')} = {as_toml(value)}"
     return f"{setting:<{_WIDTH}}  # {option}"
 
 
-def _toml(value: Any) -> str:
+def as_toml(value: Any) -> str:
+    """A value as TOML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
         return str(value)
     if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_toml, value))}]"
+        return f"[{', '.join(map(as_toml, value))}]"
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'

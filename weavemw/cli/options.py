@@ -8,17 +8,28 @@ from typing import Any, TypeVar
 
 import click
 
+from weavemw.cli.setting_options import option_of
 from weavemw.cli.sources import Given, blaming
 from weavemw.errors import SettingsError
 from weavemw.router.settings import RouterSettings
-from weavemw.settings import DEFAULT_LISTENERS, PREFIX, Settings, nearest
+from weavemw.settings import PREFIX, TABLE, Group, Settings, nearest
 
-__all__ = ["on_command_line", "peer_options", "proxy_options", "proxy_values", "router_arguments", "router_defaults",
-           "router_given", "router_names", "router_options", "router_settings", "together"]
+__all__ = [
+    "on_command_line",
+    "peer_options",
+    "proxy_options",
+    "proxy_values",
+    "router_arguments",
+    "router_defaults",
+    "router_given",
+    "router_names",
+    "router_options",
+    "router_own",
+    "router_settings",
+    "together",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_D = Settings()
 
 #: Options of the router that are given to it in another way here.
 _ROUTER_SHARED = {"http_address", "state_dir", "run_dir", "docker_host", "docker_bridge", "bridge", "mtu", "log_level"}
@@ -26,12 +37,15 @@ _ROUTER_SHARED = {"http_address", "state_dir", "run_dir", "docker_host", "docker
 
 def proxy_options(function: F) -> F:
     """The proxy's own options."""
-    return together(*_LISTENING, *_SECURING, *_ATTACHING, *_NAMING, *_TUNING)(function)
+    options = [option_of(name) for name, setting in TABLE.items() if setting.group is not Group.HOST]
+    without = click.Option(["--without-dns"], flag_value=True, default=None, help="Containers never use weaveDNS.")
+    place = next(number for number, option in enumerate(options, 1) if option.name == "with_dns")
+    return _with(function, [*options[:place], without, *options[place:]])
 
 
 def proxy_values(options: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the proxy that options give. Raises ``click.UsageError`` for contradictions."""
-    values = {name: value for name, value in options.items() if name in Settings.__dataclass_fields__}
+    values = {name: value for name, value in options.items() if name in TABLE}
     if options.get("without_dns"):
         if values.get("with_dns"):
             raise click.UsageError("--with-dns and --without-dns can't both be")
@@ -41,9 +55,7 @@ def proxy_values(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def router_options(function: F) -> F:
     """The router's own options, as the program of the router has them."""
-    for option in reversed(_router_own()):
-        function.__dict__.setdefault("__click_params__", []).append(option)
-    return function
+    return _with(function, router_own())
 
 
 def peer_options(function: F) -> F:
@@ -60,13 +72,13 @@ def on_command_line(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def router_names() -> list[str]:
     """The names of the router's own settings, as variables and files have them, with ``_``."""
-    return [_plain(option) for option in _router_own()]
+    return [_plain(option) for option in router_own()]
 
 
 def router_defaults() -> dict[str, Given]:
     """The router's own settings, as they are unless somebody says otherwise; switches, which are off, left out."""
     settings = RouterSettings()
-    values = {_plain(option): getattr(settings, str(option.name)) for option in _router_own() if not option.is_flag}
+    values = {_plain(option): getattr(settings, str(option.name)) for option in router_own() if not option.is_flag}
     return {name: Given(value, "default") for name, value in values.items() if value not in (None, ())}
 
 
@@ -75,7 +87,7 @@ def router_given(options: Mapping[str, Any], environ: Mapping[str, str],
     """The router's own settings, and by whom they are given; options win over the environment, which wins over the
     table of the file. Raises :class:`~weavemw.errors.SettingsError` for a name in the table that is no option.
     """
-    own = {_plain(option): option for option in _router_own()}
+    own = {_plain(option): option for option in router_own()}
     for name in set(table) - set(own):
         raise SettingsError(f"{table[name].source}: unknown setting {name.replace('_', '-')!r} for the router"
                             f"{nearest(name, own)}")
@@ -111,7 +123,7 @@ def router_settings(arguments: Sequence[str]) -> RouterSettings:
 
 
 def _words_of(values: Mapping[str, Any]) -> list[str]:
-    own = {_plain(option): option for option in _router_own()}
+    own = {_plain(option): option for option in router_own()}
     words = [*itertools.chain.from_iterable(_words(own[name], value) for name, value in values.items())]
     router_settings(words)
     return words
@@ -137,10 +149,17 @@ def _plain(option: click.Option) -> str:
     return option.opts[0].removeprefix("--").replace("-", "_")
 
 
-def _router_own() -> list[click.Option]:
+def router_own() -> list[click.Option]:
+    """The options of the router's program for its own settings."""
     from weavemw.router.__main__ import main
 
     return [each for each in main.params if isinstance(each, click.Option) and each.name not in _ROUTER_SHARED]
+
+
+def _with(function: F, options: Sequence[click.Option]) -> F:
+    """The function with these options, in this order."""
+    function.__dict__.setdefault("__click_params__", []).extend(reversed(options))
+    return function
 
 
 def together(*options: Callable[[Any], Any]) -> Callable[[F], F]:
@@ -154,57 +173,9 @@ def together(*options: Callable[[Any], Any]) -> Callable[[F], F]:
     return decorated
 
 
-_LISTENING: list[Any] = [
-    click.option("-H", "--host", "listeners", multiple=True, metavar="ENDPOINT",
-                 help=f"Listen there: tcp://address:port or unix:///path. Repeatable. "
-                      f"[default: {', '.join(DEFAULT_LISTENERS)}]"),
-]
-_SECURING: list[Any] = [
-    click.option("--tls", flag_value=True, default=None, help="TCP listeners speak TLS."),
-    click.option("--tls-verify", "--tlsverify", flag_value=True, default=None,
-                 help="TCP listeners speak TLS, and clients must show a certificate of the CA."),
-    click.option("--tls-cacert", "--tlscacert", metavar="FILE",
-                 help="The CA of clients, an absolute path. [default: ca.pem in DOCKER_CERT_PATH or ~/.docker]"),
-    click.option("--tls-cert", "--tlscert", metavar="FILE",
-                 help="The proxy's certificate, an absolute path. [default: cert.pem there]"),
-    click.option("--tls-key", "--tlskey", metavar="FILE",
-                 help="The key of that certificate, an absolute path. [default: key.pem there]"),
-    click.option("--allow-from", multiple=True, metavar="CIDR",
-                 help="Only these addresses may connect by TCP. Repeatable. [default: all]"),
-    click.option("--allow-host", multiple=True, metavar="NAME",
-                 help="A further name of this host, by which clients may call it without TLS. Repeatable."),
-]
-_ATTACHING: list[Any] = [
-    click.option("--no-default-ipalloc", "default_ipalloc", flag_value=False, default=None,
-                 help="Attach only containers that have a WEAVE_CIDR."),
-    click.option("--no-multicast-route", "multicast_route", flag_value=False, default=None,
-                 help="No route for multicast in containers."),
-    click.option("--rewrite-inspect", "rewrite_inspect", flag_value=True, default=None,
-                 help="Show weave addresses in `docker inspect`."),
-    click.option("--no-hide-wait-program", "hide_wait_program", flag_value=False, default=None,
-                 help="Show in `docker inspect`, `ps` and events how containers are held back."),
-    click.option("--start-timeout", type=float, metavar="SECONDS",
-                 help=f"How long a start may wait for its network. [default: {_D.start_timeout:g}]"),
-]
-_NAMING: list[Any] = [
-    click.option("-w", "--with-dns", "with_dns", flag_value=True, default=None,
-                 help="Containers use weaveDNS, whether the router says that it serves or not."),
-    click.option("--without-dns", "without_dns", flag_value=True, default=None, help="Containers never use weaveDNS."),
-    click.option("--no-rewrite-hosts", "rewrite_hosts", flag_value=False, default=None,
-                 help="Leave /etc/hosts as Docker makes it."),
-    click.option("--hostname-from-label", metavar="KEY", help="Take hostnames from this label, not from the name."),
-    click.option("--hostname-match", metavar="REGEXP",
-                 help=f"What of it becomes the hostname. [default: {_D.hostname_match}]"),
-    click.option("--hostname-replacement", metavar="EXPR",
-                 help=f"How the match is written. [default: {_D.hostname_replacement}]"),
-]
 _PEERS: list[Any] = [
     click.argument("peers", nargs=-1, metavar="[PEER…]"),
     click.option("--password", metavar="PASSWORD", envvar="WEAVE_PASSWORD", help="For peers; see PEER."),
     click.option("--init-peer-count", type=int, metavar="N", help="For peers; see PEER."),
     click.option("--no-discovery", is_flag=True, help="For peers; see PEER."),
-]
-_TUNING: list[Any] = [
-    click.option("--workers", type=int, help=f"Processes that serve. [default: {_D.workers}]"),
-    click.option("--threads", type=int, help=f"Threads in each. [default: {_D.threads}]"),
 ]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from weavemw import __version__
 from weavemw.cli.display import Screen, block, since, table
 
+if TYPE_CHECKING:
+    from weavemw.cli.facts import Facts
+
 __all__ = ["container_table", "error_table", "overview", "router_words"]
 
-Facts = Mapping[str, Any]
 #: How much of a list is shown where it is not what was asked for.
 _SOME, _LAST = 20, 3
 

@@ -17,6 +17,7 @@ import pytest
 from tests.network.conftest import make_namespace
 from weavemw.errors import NetworkError
 from weavemw.network import messages, netlink
+from weavemw.network.bridge import look
 from weavemw.network.netlink import NetlinkNetwork, NetlinkSocket, ensure_bridge, setns
 from weavemw.network.plan import Ethwe, HostInterface, Plan, ProcessEnded, host_names
 from weavemw.testing import await_true
@@ -572,3 +573,34 @@ def test_an_address_that_was_given_to_the_bridge_is_reached_by_ipv6(network, con
         inside = ["nsenter", f"--net=/proc/{pid}/ns/net"] if where else []
         subprocess.run([*inside, "bash", "-c", f"echo > /dev/udp/{address}/9"], check=True)
         await_true(lambda: "lladdr" in ip("-6", "neigh", "show", address, "dev", device, pid=where))  # noqa: B023
+
+
+def test_nobody_answers_for_weavedns(network, container, ip):
+    """A container's entry for weaveDNS is the bridge's MAC address, and stays that whatever neighbours announce."""
+    attacker, victim = container(), container()
+    attach(network, victim, Plan(ID, (FOUR,), dns_route=True))
+    attach(network, attacker, Plan(OTHER, (OTHER_FOUR,)))
+    entry = f"169.254.53.1 dev ethwe lladdr {look('weave').mac} PERMANENT"
+    assert entry in ip("neigh", pid=victim)
+    ip("addr", "add", "169.254.53.1/32", "dev", "ethwe", pid=attacker)
+    ip("link", "set", "ethwe", "address", Plan(OTHER, ()).mac, pid=attacker)  # arp_notify: it is announced
+    ip("neigh", "get", "169.254.53.1", "dev", "ethwe", pid=victim)
+    assert entry in ip("neigh", pid=victim)
+    with network.namespace(victim) as namespace:
+        namespace.readdress((OTHER_FOUR,))
+    assert entry in ip("neigh", pid=victim)
+
+
+@pytest.mark.parametrize("how", ["ours", "another's"])
+def test_the_bridge_keeps_its_mac_address(host, ip, how):
+    """Whatever ports it gets; and one that is made again has the one it had."""
+    if how == "another's":
+        ip("link", "add", "weave", "type", "bridge")
+    ensure_bridge("weave")
+    mac = look("weave").mac
+    ip("link", "add", "v0", "address", "02:00:00:00:00:01", "master", "weave", "type", "veth", "peer", "name", "v1")
+    assert look("weave").mac == mac
+    if how == "ours":
+        ip("link", "del", "weave")
+        ensure_bridge("weave")
+        assert look("weave").mac == mac

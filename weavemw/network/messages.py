@@ -16,15 +16,16 @@ from weavemw.network.plan import WEAVE_DNS, Plan
 
 __all__ = ["ACK", "CREATE", "DUMP", "EXCL", "IFF_LOWER_UP", "IFF_RUNNING", "IFF_UP", "Link", "Message", "add_address",
            "addresses", "announce", "attribute", "attributes", "bridge", "complaint", "delete_address", "delete_link",
-           "dns_route", "end_of_dump", "get_link", "inside", "links", "multicast_route", "no_link_local", "numbered",
-           "promote", "read_address", "read_link", "readdressing", "responses", "set_link", "veth"]
+           "dns_neighbour", "dns_route", "end_of_dump", "get_link", "inside", "links", "multicast_route",
+           "no_link_local", "numbered", "promote", "read_address", "read_link", "readdressing", "responses",
+           "set_link", "veth"]
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE = 24
+RTM_NEWROUTE, RTM_NEWNEIGH = 24, 28
 
-REQUEST, ACK, EXCL, CREATE, DUMP = 0x1, 0x4, 0x200, 0x400, 0x300
+REQUEST, ACK, REPLACE, EXCL, CREATE, DUMP = 0x1, 0x4, 0x100, 0x200, 0x400, 0x300
 DUMP_INTERRUPTED = 0x10
 
 IFF_UP, IFF_RUNNING, IFF_LOWER_UP = 0x1, 0x40, 0x10000
@@ -41,6 +42,7 @@ RTEXT_FILTER_SKIP_STATS = 8
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
 IFA_F_NODAD = 0x02
 RTA_DST, RTA_OIF = 1, 4
+NDA_DST, NDA_LLADDR, NUD_PERMANENT = 1, 2, 0x80
 RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_LINK, RTN_UNICAST = 254, 3, 253, 1
 
 NLMSGERR_ATTR_MSG = 1
@@ -49,6 +51,7 @@ NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 AF_INET, AF_INET6 = 2, 10
 
 _HEADER, _LINK, _ADDRESS = struct.Struct("=IHHII"), struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
+_NEIGHBOUR = struct.Struct("=BxxxiHBB")
 _ROUTE, _ATTRIBUTE, _ERRNO = struct.Struct("=BBBBBBBBI"), struct.Struct("=HH"), struct.Struct("=i")
 
 
@@ -211,6 +214,13 @@ def multicast_route(index: int) -> Message:
 def dns_route(index: int) -> Message:
     """Let weaveDNS on the weave bridge be asked by this interface."""
     return _route(index, WEAVE_DNS.network, f"reach weaveDNS by interface {index}")
+
+
+def dns_neighbour(index: int, mac: str) -> Message:
+    """Let weaveDNS have this MAC address, whatever others answer to ARP (a permanent entry, rtnetlink(7))."""
+    body = (_NEIGHBOUR.pack(AF_INET, index, NUD_PERMANENT, 0, 0) + attribute(NDA_DST, WEAVE_DNS.ip.packed)
+            + attribute(NDA_LLADDR, bytes.fromhex(mac.replace(":", ""))))
+    return Message(RTM_NEWNEIGH, ACK | CREATE | REPLACE, body, f"tell interface {index} the MAC address of weaveDNS")
 
 
 def inside(plan: Plan, index: int) -> tuple[Message, ...]:

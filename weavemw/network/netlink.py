@@ -13,7 +13,6 @@ import errno
 import functools
 import itertools
 import os
-import secrets
 import socket
 import threading
 import time
@@ -26,7 +25,7 @@ from weavemw.errors import NetworkError
 from weavemw.network import messages
 from weavemw.network.addresses import Interface
 from weavemw.network.messages import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, Link, Message
-from weavemw.network.plan import ETHWE, Ethwe, HostInterface, Plan, ProcessEnded, host_names, is_host_name
+from weavemw.network.plan import ETHWE, Ethwe, HostInterface, Plan, ProcessEnded, host_names, is_host_name, mac_for
 
 __all__ = ["NetlinkNetwork", "NetlinkSocket", "ensure_bridge", "setns"]
 
@@ -292,6 +291,7 @@ class _ContainerNamespace:
         self._plan: Plan | None = None
         self._name = ""
         self._index = 0
+        self._bridge_mac = ""
 
     def ethwe(self) -> Ethwe | None:
         link = self._inside.link(ETHWE)
@@ -316,7 +316,7 @@ class _ContainerNamespace:
         self._inside.watch_links()
         self._host.do(messages.set_link(self._name, up=True, alias=plan.container_id))
         self._inside.wait_for(self._index, IFF_LOWER_UP | IFF_RUNNING)  # before that the kernel drops what is sent
-        self._inside.do(messages.announce(self._index, plan.mac))
+        self._announce(self._index, plan.mac, self._bridge_mac)
 
     def readdress(self, addresses: Iterable[Interface]) -> None:
         link = self._inside.link(ETHWE)
@@ -326,7 +326,11 @@ class _ContainerNamespace:
         self._allow_ipv6(wanted)
         coming, going = messages.readdressing(link.index, has, wanted)
         self._inside.do(*coming)
-        self._inside.do(*going, messages.announce(link.index, link.mac))
+        self._announce(link.index, link.mac, self._network.port(self._host).mac, *going)
+
+    def _announce(self, index: int, mac: str, bridge_mac: str, *before: Message) -> None:
+        """In this order: as its MAC address is set, the kernel forgets all neighbours, permanent ones too."""
+        self._inside.do(*before, messages.announce(index, mac), messages.dns_neighbour(index, bridge_mac))
 
     def undo(self) -> None:
         name, self._name = self._name, ""
@@ -340,6 +344,7 @@ class _ContainerNamespace:
 
     def _make(self, plan: Plan) -> str:
         bridge = self._network.port(self._host)
+        self._bridge_mac = bridge.mac
         for name in host_names(plan.container_id):
             if self._make_named(name, plan, bridge):
                 return name
@@ -444,10 +449,11 @@ def ensure_bridge(name: str, mtu: int = 0) -> None:
 
 def _made(host: NetlinkSocket, name: str, mtu: int) -> Link:
     with contextlib.suppress(_Exists):
-        host.do(messages.bridge(name, mac=_random_mac()))
+        host.do(messages.bridge(name, mac=_bridge_mac(name)))
     link = host.link(name)
     if link is None or link.kind != "bridge":
         raise NetworkError(f"{name} is not a bridge but {(link and link.kind) or 'something else'}")
+    host.do(messages.announce(link.index, link.mac))  # once it is set, it is no longer that of one of its ports
     _without_link_local(host, link.index)
     host.do(messages.set_link(name, up=True, mtu=mtu))
     return host.link(name) or link
@@ -463,6 +469,7 @@ def _without_link_local(host: NetlinkSocket, index: int) -> None:
                 host.do(messages.delete_address(index, address))
 
 
-def _random_mac() -> bytes:
-    first, *rest = secrets.token_bytes(6)
-    return bytes([first & 0xFC | 0x02, *rest])
+def _bridge_mac(name: str) -> bytes:
+    """The same until the host boots, also if the bridge is made again: containers keep it (``dns_neighbour``)."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return bytes.fromhex(mac_for(f"{file.read().strip()} {name}").replace(":", ""))

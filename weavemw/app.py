@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from weavemw import assembly, wait
+from weavemw.middleware.advice import CreateAdviser
 from weavemw.middleware.attach import Attacher
 from weavemw.middleware.cidr import CidrParser
 from weavemw.middleware.commands import CommandChecker
@@ -53,7 +54,7 @@ def build(settings: Settings, tally: Tally | None = None) -> WSGIApplication:
     return Handover(
         ErrorResponder(OriginGuard(
             CidrParser(
-                EntrypointWrapper(
+                CreateAdviser(EntrypointWrapper(
                     DnsInjector(
                         IpamClient(
                             Attacher(CommandChecker(app, docker=docker), attachment=attachment),
@@ -64,6 +65,7 @@ def build(settings: Settings, tally: Tally | None = None) -> WSGIApplication:
                         hostname_match=settings.hostname_match,
                         hostname_replacement=settings.hostname_replacement),
                     wait_dir=functools.cache(lambda: wait.install(settings.state_dir)), docker=docker),
+                    docker=docker, router=router),
                 docker=docker, default_ipalloc=settings.default_ipalloc),
             names=None if settings.uses_tls else functools.cache(lambda: own_names(settings.allow_host)))),
         relay=Relay(tally), tally=tally)

@@ -217,7 +217,7 @@ class FakeRouter(_Fake):
     def __init__(self, default_subnet: str = "10.32.0.0/24", *, subnet6: str = "", domain: str = "weave.local.",
                  dns_address: str | None = "172.17.0.1") -> None:
         super().__init__()
-        self.default_subnet, self.subnet6 = default_subnet, subnet6
+        self.subnet, self.subnet6 = default_subnet, subnet6
         self.owners: dict[str, tuple[Interface, ...]] = {}
         self.records: set[tuple[str, Interface, str]] = set()
         self.ready = threading.Event()
@@ -229,7 +229,7 @@ class FakeRouter(_Fake):
         self._called("allocate", container_id, subnet)
         self._await_peers()
         with self._lock:
-            network = ip_network(subnet or self.default_subnet)
+            network = ip_network(subnet or self.subnet)
             held = [one for one in self.addresses(container_id) if one.ip in network]
             return held[0] if held else self._hold(container_id, self._free(network))
 
@@ -241,6 +241,10 @@ class FakeRouter(_Fake):
                 if owner != container_id and address.ip in [one.ip for one in held]:
                     raise RouterError(f"Unable to claim: address {address} is already owned by {owner}")
             self._hold(container_id, address)
+
+    def default_subnet(self) -> str:
+        self._called("default_subnet")
+        return self.subnet
 
     def default_subnet6(self) -> str:
         self._called("default_subnet6")

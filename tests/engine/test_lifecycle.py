@@ -91,6 +91,20 @@ def test_no_address_twice(clean, address):
     assert address in clean.held()[first]
 
 
+def test_warnings_of_create(clean):
+    """The docker command shows what a user would want to know of the network; a refusal says whose it is."""
+    holder = ("-e", "WEAVE_CIDR=10.33.7.9/24")
+    run(clean, "holder", *holder)
+    create = ("create", "--label", "test")
+    said = clean.docker(*create, *holder, "-e", "WEAVE_CDIR=none", "busybox").stderr
+    assert "weave: 10.33.7.9/24 reaches only 10.33.7.0/24; containers with automatic addresses are in" in said
+    assert "weave: 10.33.7.9 is held by holder, which runs" in said
+    assert "did you mean WEAVE_CIDR?" in said
+    for options in ([], ["--net=host"], ["-e", "WEAVE_CIDR=none"]):
+        assert clean.docker(*create, *options, "busybox").stderr == ""
+    assert "weave: invalid WEAVE_CIDR" in clean.docker(*create, "-e", "WEAVE_CIDR=x", "busybox", check=False).stderr
+
+
 def test_full_subnet_says_so(clean):
     """The start fails with the subnet and how much of it is in use; others are given their addresses meanwhile."""
     for name in ("one", "two"):

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from weavemw import context
-from weavemw.errors import BadRequest, DockerError, DockerUnreachable, InvalidCidr, PayloadTooLarge, WeaveError
+from weavemw.errors import (
+    BadRequest,
+    DockerError,
+    DockerUnreachable,
+    InvalidCidr,
+    PayloadTooLarge,
+    RouterUnreachable,
+    WeaveError,
+)
 from weavemw.middleware.errors import ErrorResponder
 
 
@@ -25,14 +33,15 @@ class Failing:
 
 
 @pytest.mark.parametrize(("error", "status", "message"), [
-    pytest.param(BadRequest("no such thing"), "400 Bad Request", "no such thing", id="bad request"),
-    pytest.param(InvalidCidr("x", "so"), "400 Bad Request", 'invalid WEAVE_CIDR "x": so', id="cidr"),
-    pytest.param(PayloadTooLarge("too large"), "413", "too large", id="too large"),
+    pytest.param(BadRequest("no such thing"), "400 Bad Request", "weave: no such thing", id="bad request"),
+    pytest.param(InvalidCidr("x", "so"), "400 Bad Request", 'weave: invalid WEAVE_CIDR "x": so', id="cidr"),
+    pytest.param(PayloadTooLarge("too large"), "413", "weave: too large", id="too large"),
     pytest.param(DockerUnreachable("gone"), "502 Bad Gateway", "gone", id="no daemon"),
     pytest.param(DockerError(404, "No such image: x"), "404 Not Found", "No such image: x", id="daemon's"),
     pytest.param(DockerError(499, "odd"), "499 Error", "odd", id="a status without a name"),
     pytest.param(DockerError(301, "moved"), "502 Bad Gateway", "moved", id="no error at all"),
-    pytest.param(WeaveError("broken \u00e9\n"), "500 Internal Server Error", "broken \u00e9\n", id="any text"),
+    pytest.param(WeaveError("broken \u00e9\n"), "500 Internal Server Error", "weave: broken \u00e9\n", id="any text"),
+    pytest.param(RouterUnreachable("weave router?"), "500", "weave router?", id="says so by itself"),
 ])
 def test_our_errors_say_what_is_wrong(ask: Any, error: WeaveError, status: str, message: str) -> None:
     """An error comes as JSON with its own status and message."""

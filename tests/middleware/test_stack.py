@@ -61,11 +61,11 @@ def test_what_is_not_ours_goes_through_untouched(stack: Any, daemon: Any, ask: A
 
 
 @pytest.mark.parametrize(("body", "status", "message"), [
-    (b'{"Image":"busybox","Env":["WEAVE_CIDR=nonsense"]}', 400, 'invalid WEAVE_CIDR "nonsense"'),
+    (b'{"Image":"busybox","Env":["WEAVE_CIDR=nonsense"]}', 400, 'weave: invalid WEAVE_CIDR "nonsense"'),
     (b'{"Image":"missing"}', 404, "No such image: missing"),
-    (b'{"Image":"busybox","HostConfig":{"Binds":["/a:/dev","/a:/.dockerenv"]}}', 400, "nothing is left where"),
-    (b'{"Image":7}', 400, "Image: expected a string, got number"),
-    (b'{"a":' + b"[" * 10_000, 400, "the body's JSON is nested too deeply"),
+    (b'{"Image":"busybox","HostConfig":{"Binds":["/a:/dev","/a:/.dockerenv"]}}', 400, "weave: nothing is left where"),
+    (b'{"Image":7}', 400, "weave: Image: expected a string, got number"),
+    (b'{"a":' + b"[" * 10_000, 400, "weave: the body's JSON is nested too deeply"),
 ])
 def test_what_can_not_be_is_refused(stack: Any, daemon: Any, ask: Any, body: bytes, status: int, message: str) -> None:
     """The client reads the reason, the daemon hears nothing."""

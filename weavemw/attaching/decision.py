@@ -27,9 +27,13 @@ class Attach:
 
 @dataclass(frozen=True, slots=True)
 class LeaveAlone:
-    """This container is not ours to touch; ``reason`` completes "leaving container alone because …"."""
+    """This container is not ours to touch; ``reason`` completes "leaving container alone because …".
+
+    ``is_surprising`` if it is so for something else than what its creator asked for.
+    """
 
     reason: str
+    is_surprising: bool = False
 
 
 Decision = Attach | LeaveAlone

@@ -84,7 +84,7 @@ class CidrParser:
         if isinstance(wanted, LeaveAlone):
             return wanted
         reason = unsuitable_network(self.docker, mode)
-        return LeaveAlone(reason) if reason else Attach(wanted, image=image)
+        return LeaveAlone(reason, is_surprising=True) if reason else Attach(wanted, image=image)
 
     def _image(self, name: str) -> dict[str, Any]:
         try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from weavemw import context
 from weavemw.dockerapi import routes
-from weavemw.errors import WeaveError
+from weavemw.errors import DockerError, DockerUnreachable, WeaveError
 from weavemw.ops import logs
 
 if TYPE_CHECKING:
@@ -49,13 +49,19 @@ class ErrorResponder:
         except WeaveError as error:
             level = logging.INFO if error.status < 500 else logging.WARNING  # the request's fault, or not
             _log.log(level, "%s: %d %s", described(environ), error.status, error.message)
-            return answer(environ, start_response, error.status, error.message)
+            return answer(environ, start_response, error.status, worded(error))
         except (StopIteration, ConnectionError):
             raise
         except Exception:  # noqa: BLE001  # whatever it is, the client is to get an answer
             _log.exception("%s failed", described(environ))
             message = f"weave proxy: internal error, see its log for request {environ[context.REQUEST_ID]}"
             return answer(environ, start_response, 500, message)
+
+
+def worded(error: WeaveError) -> str:
+    """The error's message for a client, who sees from its beginning that it isn't about Docker."""
+    ours = not isinstance(error, DockerError | DockerUnreachable) and not error.message.startswith("weave")
+    return f"weave: {error.message}" if ours else error.message
 
 
 def request_id(environ: WSGIEnvironment) -> str:

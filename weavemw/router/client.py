@@ -46,6 +46,9 @@ class Router(Protocol):
     def claim(self, container_id: str, address: Interface) -> None:
         """Reserve exactly this address."""
 
+    def default_subnet(self) -> str:
+        """Where containers get an IPv4 address by default ("10.32.0.0/12")."""
+
     def default_subnet6(self) -> str:
         """Where containers get an IPv6 address besides ("fd00:10::/64"); empty if there is no range of IPv6."""
 
@@ -109,6 +112,9 @@ class RouterClient:
 
     def owned(self) -> Mapping[str, tuple[Interface, ...]]:
         return self._owned()
+
+    def default_subnet(self) -> str:
+        return self._remembered("/ipinfo/defaultsubnet") or ""
 
     def default_subnet6(self) -> str:
         return self._asked_seldom("/ipinfo/defaultsubnet6")

@@ -1,0 +1,101 @@
+"""Tells who creates a container what to expect of its network: by the ``Warnings`` that every Docker client shows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from http import HTTPStatus
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+from weavemw import context
+from weavemw.attaching import advice
+from weavemw.attaching.allocation import owner_of
+from weavemw.attaching.decision import Attach, LeaveAlone
+from weavemw.dockerapi import routes
+from weavemw.dockerapi.payload import body_of, encode, parse
+from weavemw.errors import DockerError, WeaveError
+from weavemw.middleware.captured import Captured, capture
+from weavemw.network.addresses import Claim, Default, Interface, Wanted
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from weavemw.dockerapi.client import Docker
+    from weavemw.router.client import Router
+
+__all__ = ["CreateAdviser"]
+
+_log = logging.getLogger(__name__)
+
+
+class CreateAdviser:
+    """Adds to the ``Warnings`` of what create answers (201), each beginning with "weave: ".
+
+    They are of a container that is left alone though nobody asked for that, and
+    of addresses that will not do what they seem to. What can't be found out is
+    not said; nothing is refused.
+    """
+
+    def __init__(self, app: WSGIApplication, *, docker: Docker, router: Router) -> None:
+        self.app = app
+        self.docker = docker
+        self.router = router
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        call, decision = routes.call_of(environ), environ.get(context.DECISION)
+        if call is None or call.name != "container_create" or decision is None:
+            return self.app(environ, start_response)
+        warnings = [f"weave: {each}" for each in self._warnings(environ, decision)]
+        if not warnings:
+            return self.app(environ, start_response)
+        return with_warnings(capture(self.app, environ), warnings).send(start_response)
+
+    def _warnings(self, environ: WSGIEnvironment, decision: Attach | LeaveAlone) -> Iterator[str]:
+        document = body_of(environ).document
+        yield from advice.misspelled(document.strings("Env") or () if document else ())
+        if isinstance(decision, LeaveAlone):
+            if decision.is_surprising:
+                yield f"the container is not on the weave network, because {decision.reason}"
+            return
+        wanted = [one for one in decision.wanted if not isinstance(one, Default)]
+        for find in (self._narrow, self._overlapping, self._held) if wanted else ():
+            yield from _known(find, wanted)
+
+    def _narrow(self, wanted: Sequence[Wanted]) -> Iterator[str]:
+        if default := self.router.default_subnet():
+            yield from advice.narrow(wanted, ip_network(default))
+
+    def _overlapping(self, wanted: Sequence[Wanted]) -> Iterator[str]:
+        yield from advice.overlapping(wanted, self.docker.bridge_subnets())
+
+    def _held(self, wanted: Sequence[Wanted]) -> Iterator[str]:
+        """By a running container; that is no reason to refuse: who replaces one creates the new one before it stops."""
+        for claim in (one for one in wanted if isinstance(one, Claim)):
+            if name := self._holder(claim.interface):
+                yield f"{claim.interface.ip} is held by {name}, which runs: stop it before you start this container"
+
+    def _holder(self, address: Interface) -> str:
+        owner = owner_of(self.router, address)
+        try:
+            container = self.docker.inspect(owner) if owner else None
+        except DockerError:
+            return ""
+        return container.name if container and container.running else ""
+
+
+def with_warnings(reply: Captured, warnings: list[str]) -> Captured:
+    """A create's answer with these warnings after Docker's own; any other answer as it is."""
+    document, rest = parse(reply.body) if reply.code == HTTPStatus.CREATED else (None, b"")
+    if document is None:
+        return reply
+    document.set("Warnings", [*(document.strings("Warnings") or ()), *warnings])
+    return reply.with_body(encode(document) + rest)
+
+
+def _known(find: Callable[[Sequence[Wanted]], Iterator[str]], wanted: Sequence[Wanted]) -> list[str]:
+    try:
+        return list(find(wanted))
+    except (WeaveError, ValueError) as error:
+        _log.info("a create may lack a warning: %s", error)
+        return []

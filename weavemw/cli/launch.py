@@ -30,6 +30,7 @@ from weavemw.cli.supervisor import PROXY, ROUTER, Supervisor, python_environ
 from weavemw.dockerapi import hosts
 from weavemw.errors import Conflict, WeaveError
 from weavemw.ops import run_file
+from weavemw.router.host import bridges
 from weavemw.router.settings import RouterSettings, split_host_port
 from weavemw.serving import exposure, listeners
 from weavemw.settings import DEFAULT_LISTENERS, Settings
@@ -222,7 +223,7 @@ def _launch_proxy(weave: Invocation, settings: Settings) -> None:
     _refuse_second_proxy(weave, settings)
     environ = settings.to_environ() | {sources.CONFIG_VARIABLE: os.devnull} | python_environ(weave.environ)
     _supervisor(settings).launch(PROXY, environ, is_ready=lambda: proxy_serves(settings))
-    _warn(*warnings, exposure.open_to_all(settings))
+    _warn(*warnings, exposure.open_to_all(settings), exposure.lets_in_containers(settings, bridges))
 
 
 def _show_attaching(settings: Settings) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from weavemw.dockerapi import hosts
 from weavemw.dockerapi.hosts import Tcp
+from weavemw.router.host import HostBridge
+from weavemw.router.settings import DEFAULT_RANGE
 from weavemw.settings import Settings
 
-__all__ = ["check_tls", "open_to_all"]
+__all__ = ["check_tls", "lets_in_containers", "open_to_all"]
 
 
 def check_tls(settings: Settings) -> list[str]:
@@ -31,3 +35,21 @@ def open_to_all(settings: Settings) -> str:
     how = "TLS asks no client for a certificate" if settings.tls else "without TLS"
     return (f"{', '.join(tcp)} {how}: whoever reaches it is root on this host; `weave certs` and `--tls-verify` let "
             "in whom you trust, `weave launch-proxy -H unix:///var/run/weave.sock` opens no port")
+
+
+def lets_in_containers(settings: Settings, bridges: Callable[[], Iterable[HostBridge]]) -> str:
+    """A warning if ``--allow-from`` lets containers in, by their addresses on a bridge of this host; empty if not.
+
+    A weave router's default range counts too: its containers reach the host after ``weave expose``.
+    """
+    if settings.tls_verify or not settings.allow_from:
+        return ""
+    of_bridges = {interface.network: each.name for each in bridges() for interface in each.interfaces
+                  if not interface.is_link_local}
+    known = {**of_bridges, DEFAULT_RANGE: of_bridges.get(DEFAULT_RANGE, "the weave network")}
+    found = [f"{allowed} has {network} ({name})" for allowed in hosts.networks(settings.allow_from)
+             for network, name in known.items() if allowed.overlaps(network)]
+    if not found:
+        return ""
+    return (f"--allow-from lets containers in, which makes them root on this host: {', '.join(found)}; "
+            "name the networks of your clients, or use `--tls-verify`")

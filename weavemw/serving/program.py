@@ -24,6 +24,7 @@ from weavemw.dockerapi.hosts import Host
 from weavemw.errors import SettingsError
 from weavemw.ops import logs, run_dir, run_file
 from weavemw.ops.tally import DIRECTORY, remove_shared
+from weavemw.router.host import bridges
 from weavemw.serving import exposure, listeners, worker
 from weavemw.settings import Settings
 
@@ -106,7 +107,7 @@ def bind_all(settings: Settings) -> list[socket.socket]:
     except BaseException:
         close_all(bound)
         raise
-    if warning := exposure.open_to_all(settings):
+    for warning in filter(None, (exposure.open_to_all(settings), exposure.lets_in_containers(settings, bridges))):
         log.warning("%s", warning)
     return bound
 

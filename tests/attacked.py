@@ -16,6 +16,8 @@ from urllib.parse import unquote_to_bytes
 
 from fakedaemon import FakeDaemon, Request
 
+from weavemw.dockerapi.wait_mount import path_in
+
 _PROXY = """
 import json, sys
 from weavemw.serving import program, worker
@@ -49,9 +51,11 @@ class Attacked:
                 client.shutdown(socket.SHUT_WR)
             return _read_all(client)
 
-
     def answers(self) -> bool:
-        return self.path.exists() and b"200 OK" in self.send(b"GET /_ping HTTP/1.0\r\n\r\n", after=lambda: self.seen)
+        try:
+            return b"200 OK" in self.send(b"GET /_ping HTTP/1.0\r\n\r\n", after=lambda: self.seen)
+        except (FileNotFoundError, ConnectionRefusedError):  # it is not bound yet, or does not listen yet
+            return False
 
 
 def _await(condition: Callable[[], object], within: float) -> bool:
@@ -89,7 +93,7 @@ def is_create_target(line: str) -> bool:
 def is_wrapped(request: Request) -> bool:
     """Whether the command waits for its network: one Entrypoint, in whichever case, that begins with our program."""
     found = [value for key, value in _json(request.body) or () if key.lower() == "entrypoint"]
-    return len(found) == 1 and isinstance(found[0], list) and found[0][:1] == ["/dev/w"]
+    return len(found) == 1 and isinstance(found[0], list) and bool(found[0]) and bool(path_in(str(found[0][0])))
 
 
 def _json(body: bytes) -> list[tuple[str, object]] | None:

@@ -63,6 +63,11 @@ class WeaveError(Exception):
         return f"{self.message}; {self.hint}" if self.hint else self.message
 
     @property
+    def is_mistake(self) -> bool:
+        """Whether what was asked for can't be, and nothing is wrong here: then it is no trouble of the host's."""
+        return self.status < 500
+
+    @property
     def errno(self) -> int:
         """The number of the system's error behind this one (``errno.ECONNREFUSED``); 0 if there is none."""
         cause = self.__cause__
@@ -137,9 +142,18 @@ class NetworkError(WeaveError):
 
 
 class RouterError(WeaveError):
-    """The router answered, and said no; the message is the router's own."""
+    """The router answered, and said no; the message is the router's own. ``mistaken``: by its 4xx."""
 
     code = "router_refused"
+
+    def __init__(self, message: str = "", *, hint: str = "", mistaken: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self._mistaken = mistaken
+
+    @property
+    def is_mistake(self) -> bool:
+        """As of all errors; the status, which is the original's, does not say it."""
+        return self._mistaken
 
 
 class AddressTaken(RouterError):
@@ -148,7 +162,7 @@ class AddressTaken(RouterError):
     code = "address_taken"
 
     def __init__(self, address: str, owner: str) -> None:
-        super().__init__(f"Unable to claim: address {address} is already owned by {owner}")
+        super().__init__(f"Unable to claim: address {address} is already owned by {owner}", mistaken=True)
         self.address = address
         self.owner = owner
 

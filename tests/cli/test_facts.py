@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from weavemw.cli import run
-from weavemw.cli.facts import attached_ids, containers, router_facts
+from weavemw.cli.facts import attached_ids, containers, is_of_now, router_facts
 from weavemw.cli.status import complaints
 from weavemw.network.plan import HostInterface, host_names
 from weavemw.ops.run_dir import RouterAddress
@@ -85,6 +85,22 @@ def test_what_was_attached_by_hand_is_not_left_alone() -> None:
     proxy = {"running": True, "watcher": {"left_alone": {A: {"name": "web", "reason": "r"}}}}
     found = containers(proxy, [_row(A, "web", "sh")], [HostInterface("x", A)], {}, [])
     assert (len(found["attached"]), found["left_alone"]) == (1, [])
+
+
+@pytest.mark.parametrize(("message", "shown"), [
+    (f"container {A[:12]} (web): no; next attempt in 5 s", True),
+    (f"removing the names of container {A[:12]} (web): no", True),
+    (f"container {B[:12]} (gone): no; next attempt in 5 s", False),
+    (f"[1] POST /containers/{B}/start: 500 no", False),
+    (f"[1] POST /containers/{A}/start: 500 no", True),
+    ("[1] POST /containers/web/start: 500 no", True),
+    ("[1] POST /containers/gone/start: 500 no", False),
+    ("[1] POST /containers/create: 500 no", True),
+    ("not connected to Docker: no", True),
+])
+def test_errors_of_containers_that_are_gone_are_news_no_more(message: str, shown: bool) -> None:
+    """Nobody can do anything about them; those of what is there stay, and those of everything."""
+    assert is_of_now(message, [_row(A, "web")]) is shown
 
 
 _AS_NOBODY = """

@@ -15,7 +15,7 @@ import pytest
 import weavemw
 from weavemw import wait
 from weavemw.cli import supervisor
-from weavemw.cli.supervisor import PROXY, ROUTER, Launch, Supervisor, container_body, last_words, python_environ
+from weavemw.cli.supervisor import PROXY, ROUTER, Launch, Supervisor, cause, complaint, container_body, python_environ
 from weavemw.errors import Conflict
 
 
@@ -149,13 +149,46 @@ def test_paths_of_the_callers_python_are_kept_if_they_mean_the_same_elsewhere() 
     assert path.split(":")[:2] == ["/a", "/c"]
 
 
-@pytest.mark.parametrize(("log", "words"), [
+_GUNICORN = """\
+[2026-01-01 10:00:00 +0000] [7] [INFO] Starting gunicorn
+[2026-01-01 10:00:01 +0000] [8] [ERROR] Exception in worker process
+Traceback (most recent call last):
+  File "x.py", line 1, in <module>
+ValueError: y
+[2026-01-01 10:00:01 +0000] [8] [INFO] Worker exiting (pid: 8)
+[2026-01-01 10:00:02 +0000] [7] [ERROR] Shutting down: Master
+"""
+
+
+@pytest.mark.parametrize(("log", "reason"), [
     pytest.param("", "", id="silence"),
     pytest.param("starting\nweave: can't listen on tcp://1.2.3.4:5: no\nbye\n", "can't listen on tcp://1.2.3.4:5: no",
                  id="our own complaint"),
     pytest.param("INFO a\nweave router: range x overlaps: y\n", "range x overlaps: y", id="the router's complaint"),
-    pytest.param("Traceback:\n  File x\nValueError: y\n\n", "ValueError: y", id="else the last line"),
+    pytest.param("weave: warning: anybody gets in\n", "", id="a warning is none"),
+    pytest.param("Traceback (most recent call last):\n  File x\nValueError: y\n\n", "ValueError: y", id="exception"),
+    pytest.param(_GUNICORN, "ValueError: y", id="an exception, and what followed of it"),
+    pytest.param("[d] [7] [ERROR] Worker failed to boot.\n[d] [7] [ERROR] Shutting down: Master\n",
+                 "Worker failed to boot.", id="the first error"),
+    pytest.param("[d] [7] [INFO] watching containers\n", "", id="the last line is of anything"),
 ])
-def test_one_line_of_a_log_says_why_a_program_ended(log: str, words: str) -> None:
+def test_a_line_of_a_log_is_a_complaint_only_if_it_says_so(log: str, reason: str) -> None:
     """What is shown for a failed launch is a reason, not a log."""
-    assert last_words(log) == words
+    assert complaint(log) == reason
+
+
+@pytest.mark.parametrize(("log", "state", "limit", "why"), [
+    ("[d] [7] [INFO] watching containers\n", {"ExitCode": 137}, 0, "it was ended by SIGKILL"),
+    ("weave: an old complaint\n", {"ExitCode": 137, "OOMKilled": True}, 0, "it ran out of memory, and was killed"),
+    ("", {"ExitCode": 143}, 0, "it was ended by SIGTERM"),
+    ("", {"ExitCode": 255}, 0, "it was ended by signal 127"),
+    ("weave: no\n", {"ExitCode": 1}, 0, "no"),
+    ("", {"ExitCode": 1, "Error": "no such device"}, 0, "no such device"),
+    ("hello\n\n", {"ExitCode": 3}, 0, "it ended with status 3, without saying why; its last line was: hello"),
+    ("", {}, 0, "it ended with status 0, without saying why"),
+    ("[d] [7] [INFO] watching containers\n", {"Running": True}, 30, "it runs, but does not serve after 30 s"),
+    (_GUNICORN, {"Running": True}, 30, "it runs, but does not serve after 30 s; it said: ValueError: y"),
+])
+def test_how_it_ended_is_why_before_what_it_said(log: str, state: dict[str, Any], limit: float, why: str) -> None:
+    """The last line that a program logged is rarely what it died of."""
+    assert cause(log, state, limit) == why

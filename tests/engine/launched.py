@@ -15,7 +15,7 @@ _ROOT = Path(__file__).parents[2]
 
 #: The weave command as another user, who may be unable to read what it consists of: that is imported before.
 _AS_USER = """
-import contextlib, encodings.idna, importlib, os, pkgutil, sys
+import contextlib, encodings.idna, importlib.readers, os, pkgutil, sys
 import concurrent.futures.thread, prometheus_client.mmap_dict
 import weavemw
 for module in pkgutil.walk_packages(weavemw.__path__, "weavemw."):

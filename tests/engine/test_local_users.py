@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,94 @@ def test_members_of_dockers_group_can_read_what_is_for_them(weave: Launched) -> 
     locked = {int(line.split()[5].split(":")[2]) for line in Path("/proc/locks").read_text().splitlines()
               if "->" not in line}
     assert not inodes & locked
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    ("status", "weave proxy is running"), ("status router", "Service: router"), ("status dns", "web"),
+    ("status proxy", "1 attached"), ("status --json", '"running": true'), ("healthcheck", "healthy: "),
+    ("metrics", "weave_proxy_up 1.0"), ("report", '"NickName"'), ("report --text", "follows Docker's events"),
+    ("env", "DOCKER_HOST=unix://"), ("config", "-H=unix://"), ("dns-lookup web", "10.32."), ("dns-args", "--dns="),
+    ("docker-bridge-ip", "172.17."), ("version", "weave "), ("ps weave:expose", "weave:expose"), ("prime", ""),
+    ("connect 192.0.2.1", ""), ("forget 192.0.2.1", ""), ("dns-add web -h extra.weave.local", ""),
+    ("dns-remove web -h extra.weave.local", ""), ("launch --print-config", "docker-host"),
+])
+def test_what_needs_no_root_is_for_members_of_dockers_group(weave: Launched, words: str, said: str) -> None:
+    """Whatever they ask; the router's socket lets them change names."""
+    assert eventually(lambda: weave.status()["proxy"]["watcher"]["connected"])
+    done = weave.weave_as(_NOBODY, _docker_group(weave), *words.split())
+    assert (done.returncode, said in done.stdout) == (0, True), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("words", [
+    "run --name other busybox sleep 99", "start stopped", "attach plain", "attach 10.32.5.5/12 plain", "detach web",
+    "expose 10.32.9.9/12", "hide", "setup", "ps web", "reset", "launch-proxy --foreground"])
+def test_what_needs_root_says_so_before_anything_is_done(weave: Launched, words: str) -> None:
+    """In one line: no container is made or started for a user who can't attach it, and no address is taken."""
+    weave.host.docker("rm", "-f", "stopped", "plain", "other", check=False)
+    weave.host.docker("create", "--name", "stopped", "busybox", "sleep", "999")
+    weave.host.docker("run", "-d", "--name", "plain", "busybox", "sleep", "999")
+    before = weave.held(), weave.veths(), weave.host.docker("ps", "-a", "--format", "{{.Names}} {{.State}}").stdout
+    done = weave.weave_as(_NOBODY, _docker_group(weave), *words.split())
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "root" in done.stderr
+    assert (weave.held(), weave.veths(), weave.host.docker("ps", "-a", "--format", "{{.Names}} {{.State}}").stdout) \
+        == before
+    weave.host.docker("rm", "-f", "stopped", "plain", check=False)
+
+
+@pytest.mark.parametrize("words", ["status", "healthcheck", "metrics"])
+def test_all_others_are_told_that_it_is_not_for_them(weave: Launched, words: str) -> None:
+    """In a line; `weave env` they may ask, since everybody sees where the proxy listens."""
+    done = weave.weave_as(_NOBODY, _NOBODY, words)
+    assert "Permission denied: try again as root" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "DOCKER_HOST" in weave.weave_as(_NOBODY, _NOBODY, "env").stdout
+
+
+def test_others_take_no_addresses_where_tcp_is_for_questions(make_host: Callable[[], TestHost]) -> None:
+    """Nor remove names; proxy, command and Docker's group go by the socket."""
+    weave = Launched(make_host(), "--http-read-only")
+    weave.docker("run", "-d", "--name", "web", "busybox", "sleep", "999")
+    before = weave.left()
+    for method, path in (("POST", "/ip/mine"), ("DELETE", "/name"), ("DELETE", "/ip/weave:expose")):
+        done = weave.host.run("setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups", "curl", "-s",
+                              "-X", method, f"http://127.0.0.1:6784{path}")
+        assert done.stdout == "only the router's unix socket takes changes (--http-read-only)\n"
+    inside = weave.host.docker("run", "--rm", "--net=host", "busybox", "wget", "-qO-", "--post-data=",
+                               "http://127.0.0.1:6784/ip/mine", check=False)
+    assert "403" in inside.stderr
+    assert weave.left() == before
+    assert weave.weave_as(_NOBODY, _docker_group(weave), "dns-add", "web", "-h", "extra.weave.local").returncode == 0
+    assert weave.weave("dns-lookup", "extra").stdout
+    weave.docker("rm", "-f", "web")
+    assert eventually(lambda: not weave.held())
+    weave.weave("stop")
+
+
+def test_last_errors_are_of_what_there_is(weave: Launched) -> None:
+    """No mistake of a user, and nothing of a container that is gone."""
+    web = weave.ethwe("web")
+    for claim in ("10.300.0.0/24", "net:192.168.9.0/24", web):
+        done = weave.docker("run", "--rm", "-e", f"WEAVE_CIDR={claim}", "busybox", "true", check=False)
+        assert done.returncode
+    weave.host.docker("create", "--name", "late", "--entrypoint", "true", "busybox")
+    made = weave.docker("create", "--name", "taken", "-e", f"WEAVE_CIDR={web}", "busybox", "sleep", "99").stdout.strip()
+    weave.host.docker("start", "taken")
+    assert eventually(lambda: any(made[:12] in each["message"] for each in weave.status()["errors"]))
+    weave.host.docker("rm", "-f", "taken", "late")
+    assert eventually(lambda: weave.status()["errors"] == []), weave.status()["errors"]
+
+
+def test_refused_clients_fill_no_log(weave: Launched) -> None:
+    """However many there are: ten lines of a kind are as many as anybody reads."""
+    for _ in range(200):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(weave.socket))
+            client.sendall(b"GET /version HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: nonsense\r\n\r\n")
+            client.recv(1000)
+    assert eventually(lambda: " more in 10 s" in weave.log())
+    assert weave.log().count("Refused a request") <= 50
+    assert not [each for each in weave.status()["errors"] if "Refused" in each["message"]]
 
 
 def test_the_proxy_alone_is_stopped(fresh_host: TestHost) -> None:

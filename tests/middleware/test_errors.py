@@ -9,11 +9,14 @@ import pytest
 
 from weavemw import context
 from weavemw.errors import (
+    AddressTaken,
     BadRequest,
     DockerError,
     DockerUnreachable,
     InvalidCidr,
     PayloadTooLarge,
+    RouterBusy,
+    RouterError,
     RouterUnreachable,
     WeaveError,
 )
@@ -49,6 +52,18 @@ def test_our_errors_say_what_is_wrong(ask: Any, error: WeaveError, status: str, 
     assert response.status.startswith(status)
     assert (response.content_type, response.get_json()) == ("application/json", {"message": message})
     assert response.content_length == len(response.data)
+
+
+@pytest.mark.parametrize(("error", "level"), [
+    (BadRequest("no such thing"), "INFO"), (RouterError("range out of bounds", mistaken=True), "INFO"),
+    (AddressTaken("10.2.1.1/24", "a"), "INFO"), (RouterError("disk full"), "WARNING"), (RouterBusy("late"), "WARNING"),
+    (DockerUnreachable("gone"), "WARNING")])
+def test_mistakes_of_users_are_no_trouble(ask: Any, caplog: pytest.LogCaptureFixture, error: WeaveError,
+                                          level: str) -> None:
+    """Whatever status the original answers with: what is a warning stays among the last errors of the host."""
+    caplog.set_level("INFO")
+    ask(ErrorResponder(Failing(error)), "POST", "/containers/create")
+    assert [record.levelname for record in caplog.records] == [level]
 
 
 def test_a_head_request_gets_no_body(ask: Any) -> None:

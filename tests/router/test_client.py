@@ -165,5 +165,6 @@ def test_a_refusal_is_what_it_says(monkeypatch: pytest.MonkeyPatch, words: str, 
     with pytest.raises(RouterError) as raised:
         client.claim("a", ip_interface("10.2.1.1/24"))
     assert type(raised.value) is error
+    assert raised.value.is_mistake is (error is not NotARouter)
     if isinstance(raised.value, AddressTaken):
         assert (raised.value.address, raised.value.owner) == ("10.2.1.1/24", "abc")

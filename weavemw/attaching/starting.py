@@ -110,7 +110,7 @@ class Start:
         except RouterUnreachable:
             raise
         except RouterError as error:
-            raise RouterError(with_names(error.message, self.attachment.docker)) from error
+            raise RouterError(with_names(error.message, self.attachment.docker), mistaken=error.is_mistake) from error
 
     def _give_back(self) -> None:
         if self.lease.fresh and not self.attachment.may_run(self.container.id):

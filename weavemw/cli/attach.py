@@ -15,7 +15,7 @@ from weavemw import assembly
 from weavemw.attaching.attachment import Attachment, NotRunning
 from weavemw.attaching.policy import promised_to, shared_network
 from weavemw.cli import completion
-from weavemw.cli.command import Invocation, verb
+from weavemw.cli.command import Invocation, require_root, verb
 from weavemw.cli.mistakes import explained
 from weavemw.cli.names import dns_arguments, only_network
 from weavemw.cli.options import together
@@ -63,6 +63,7 @@ def run(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None:
     wanted, arguments = split(words)
     if not arguments:
         raise click.UsageError("an image is missing")
+    require_root("run changes a container's network")
     _refuse_taken(settings, wanted)
     container_id = _docker_run(weave, settings, [*_dns(settings, arguments), *arguments])
     click.echo(container_id)
@@ -90,6 +91,7 @@ def start(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None:
     """
     settings = _settings(weave, options)
     wanted, name = _one_container(words)
+    require_root("start changes a container's network")
     assembly.docker(settings).start(name)
     _attach(settings, name, wanted)
     click.echo(name)
@@ -108,6 +110,7 @@ def attach(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None
     weave attach 10.2.1.1/24 net:10.32.2.0/24 web
     """
     wanted, name = _one_container(words)
+    require_root("attach changes a container's network")
     echo_addresses(_attach(_settings(weave, options), name, wanted))
 
 
@@ -125,6 +128,7 @@ def detach(weave: Invocation, words: tuple[str, ...]) -> None:
     """
     settings = weave.settings()
     wanted, name = _one_container(words)
+    require_root("detach changes a container's network")
     container = assembly.docker(settings).inspect(name)
     held = assembly.router(settings).addresses(container.id)
     if not held:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from weavemw.cli import sources
 from weavemw.cli.setting_options import option_of
 from weavemw.cli.sources import CONFIG_VARIABLE, Given
 from weavemw.dockerapi import hosts
-from weavemw.errors import SettingsError
+from weavemw.errors import SettingsError, WeaveError
 from weavemw.ops import run_file
 from weavemw.settings import TABLE, Engine, Group, Settings, default_of, engine_in, variable_of
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from weavemw.dockerapi.client import DockerClient
 
-__all__ = ["Invocation", "verb", "weave"]
+__all__ = ["Invocation", "require_root", "verb", "weave"]
 
 #: Read if it is there and no other is named.
 CONFIG_FILE = Path("/etc/weavemw.toml")
@@ -314,6 +315,12 @@ def weave() -> None:
     Completion in bash (zsh_source, fish_source):
         eval "$(_WEAVE_COMPLETE=bash_source weave)"
     """
+
+
+def require_root(what: str) -> None:
+    """Say that only root may do this, before it is begun. Raises :class:`~weavemw.errors.WeaveError`."""
+    if os.geteuid() != 0:
+        raise WeaveError(f"{what}: try again as root")
 
 
 def verb(name: str, *, launches: bool = False) -> Callable[[Callable[..., Any]], click.Command]:

@@ -8,7 +8,7 @@ import click
 
 from weavemw import assembly, wait
 from weavemw.cli.attach import echo_addresses, selected, split
-from weavemw.cli.command import Invocation, verb
+from weavemw.cli.command import Invocation, require_root, verb
 from weavemw.cli.management import ManagingClient
 from weavemw.cli.names import in_domain
 from weavemw.cli.supervisor import Supervisor
@@ -38,6 +38,7 @@ def expose(weave: Invocation, words: tuple[str, ...], fqdn: str, without_masquer
     weave expose
     weave expose 10.2.1.132/24 -h host1.weave.local
     """
+    require_root("expose changes the network of this host")
     settings = weave.settings()
     router = assembly.router(settings)
     name = in_domain(fqdn, router.domain()) if fqdn else ""
@@ -65,6 +66,7 @@ def hide(weave: Invocation, words: tuple[str, ...]) -> None:
     weave hide
     weave hide 10.2.1.132/24
     """
+    require_root("hide changes the network of this host")
     settings = weave.settings()
     router = assembly.router(settings)
     gone = selected(router.addresses(EXPOSE), _addresses(words), settings.router_at, "this host")

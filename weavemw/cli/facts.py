@@ -6,6 +6,7 @@ out is an ``error`` in its place.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
@@ -29,9 +30,11 @@ from weavemw.ops.watcher_state import read_state
 from weavemw.router.client import RouterClient
 from weavemw.serving import listeners
 
-__all__ = ["Facts", "attached_ids", "containers", "gather", "held_back", "router_facts"]
+__all__ = ["Facts", "attached_ids", "containers", "gather", "held_back", "is_of_now", "router_facts"]
 
 _LIMIT = 5.0  # seconds for each answer
+_TROUBLES, _SHOWN = 100, 20  # last errors that are looked at, and that are shown
+_ABOUT = re.compile(r"\bcontainer (?P<id>[0-9a-f]{12})\b|/containers/(?P<name>[^/ ]+)/")
 Facts = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
 T = TypeVar("T")
@@ -48,6 +51,7 @@ def gather(weave: Invocation) -> Facts:
             "router": pool.submit(router_facts, address),
             "engine": pool.submit(_engine, docker),
             "listening": pool.submit(_listening, proxy, pool),
+            "all": pool.submit(_or_none, lambda: docker.get("/containers/json?all=1")),
             "running": pool.submit(_or_none, lambda: docker.get("/containers/json")),
             "owned": pool.submit(_or_none, router.owned),
             "names": pool.submit(_or_none, router.names),
@@ -62,7 +66,7 @@ def gather(weave: Invocation) -> Facts:
         _explain(facts, asked[f"{program}_trouble"])
     return {"router": asked["router"], "proxy": proxy, "engine": {"host": engine_host, **asked["engine"]},
             "containers": containers(proxy, asked["running"], asked["interfaces"], asked["owned"], asked["names"]),
-            "errors": _errors(weave.run_dir)}
+            "errors": _errors(weave.run_dir, asked["all"])}
 
 
 def _explain(facts: Facts, trouble: str | None) -> None:
@@ -170,11 +174,21 @@ def _listening(proxy: Facts, pool: ThreadPoolExecutor) -> list[Facts]:
     return [{"address": each, "error": answer.result()} for each, answer in asked.items()]
 
 
-def _errors(run_dir: Path) -> list[Facts]:
+def _errors(run_dir: Path, known: Rows | None) -> list[Facts]:
     try:
-        return [asdict(each) for each in troubles.latest(run_dir)]
+        found = [asdict(each) for each in troubles.latest(run_dir, _TROUBLES)]
     except WeaveError:  # said of the proxy already
         return []
+    return [each for each in found if known is None or is_of_now(each["message"], known)][-_SHOWN:]
+
+
+def is_of_now(message: str, known: Rows) -> bool:
+    """Whether a line of a log is about no container, or one that there is (rows of ``GET /containers/json``)."""
+    about = _ABOUT.search(message)
+    if about is None:
+        return True
+    name = about["id"] or about["name"]
+    return any(row["Id"].startswith(name) or f"/{name}" in (row.get("Names") or ()) for row in known)
 
 
 def _or_none(question: Callable[[], T]) -> T | None:

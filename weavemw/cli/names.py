@@ -16,7 +16,7 @@ from weavemw.cli import completion
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.router import router_text
 from weavemw.dockerapi.container import Container
-from weavemw.errors import BadRequest, RouterError, RouterUnreachable, WeaveError
+from weavemw.errors import BadRequest, RouterError, RouterUnreachable, SettingsError, WeaveError
 from weavemw.router.client import Interface, RouterClient
 
 if TYPE_CHECKING:
@@ -195,17 +195,19 @@ def _keep(weave: Invocation, container_id: str, names: Sequence[str], asked: Wan
     added = [Added(name, address) for name in names for address in asked.addresses or (None,)]
     try:
         assembly.attachment(weave.settings()).keep_names(container_id, added)
-    except OSError as error:
-        click.echo(f"the name lasts until the container stops: can't write {error.filename}: {error.strerror}",
-                   err=True)
+    except (OSError, SettingsError) as error:
+        click.echo(f"the name lasts until the container stops: {_why_not(error)}", err=True)
 
 
 def _keep_no_more(weave: Invocation, container_id: str, name: str, address: Interface | None) -> None:
     try:
         assembly.attachment(weave.settings()).keep_names_no_more(container_id, name, address)
-    except OSError as error:
-        click.echo(f"the name is back when the container starts: can't write {error.filename}: {error.strerror}",
-                   err=True)
+    except (OSError, SettingsError) as error:
+        click.echo(f"the name is back when the container starts: {_why_not(error)}", err=True)
+
+
+def _why_not(error: OSError | SettingsError) -> str:
+    return f"can't write {error.filename}: {error.strerror}" if isinstance(error, OSError) else error.message
 
 
 def in_domain(fqdn: str, domain: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 import click
 
 from weavemw import assembly
-from weavemw.cli.command import Invocation, verb
+from weavemw.cli.command import Invocation, require_root, verb
 from weavemw.cli.launch import stop_running_proxy, stop_running_router
 from weavemw.cli.management import ManagingClient
 from weavemw.cli.progress import progress
@@ -45,8 +44,7 @@ def reset(weave: Invocation, force: bool) -> None:
     weave reset
     weave reset --force
     """
-    if os.geteuid() != 0:
-        raise WeaveError("reset removes interfaces, bridge and files: try again as root")
+    require_root("reset removes interfaces, bridge and files")
     settings = weave.last_settings()
     known = run_file.last(settings.run_dir / run_file.PROXY).get("listeners", ())
     sockets = [*map(hosts.parse, dict.fromkeys((*known, *settings.listeners)))]

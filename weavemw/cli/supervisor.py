@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import signal
 import site
 import sys
@@ -27,11 +28,22 @@ from weavemw.cli.management import ManagingClient
 from weavemw.errors import Conflict, DockerError, WeaveError
 from weavemw.ops.run_file import OUR_CONTAINERS
 
-__all__ = ["PROXY", "ROUTER", "Launch", "Program", "Supervisor", "container_body",
-           "last_words", "python_environ"]
+__all__ = [
+    "PROXY",
+    "ROUTER",
+    "Launch",
+    "Program",
+    "Supervisor",
+    "cause",
+    "complaint",
+    "container_body",
+    "python_environ",
+]
 
 _GRACE = 5  # seconds between SIGTERM and SIGKILL
 _SECOND = 1_000_000_000  # in Docker's nanoseconds
+_BY_SIGNAL = 128  # with the signal's number, an exit status
+_ERROR = re.compile(r"\[(?:ERROR|CRITICAL)\] (.*)")
 _LABEL = "weavemw"  # on our containers and images, with the version that made them
 _HINT_NOT_FOUND = " (is this the machine that Docker runs on? else use --foreground there)"
 
@@ -95,21 +107,21 @@ class Supervisor:
                       {name: value for name, _, value in (each.partition("=") for each in environ)})
 
     def trouble(self, program: Program) -> str:
-        """Why the program's container does not stay up, in its last words; empty if it does, or there is none."""
+        """Why the program's container does not stay up; empty if it does, or there is none."""
         found = self._find(program)
         if found is None or (found["State"]["Running"] and not found["State"]["Restarting"]):
             return ""
         if found["State"]["ExitCode"] == 0:
             return f"its container {program.name} was stopped: `weave relaunch` starts it"
-        return self._last_words(program.name, found)
+        return self._cause(program.name, found)
 
     def launch(self, program: Program, environ: Mapping[str, str], is_ready: Callable[[], bool], *,
                arguments: tuple[str, ...] = (), limit: float = 30.0) -> None:
         """Start the program and return when it serves.
 
         Raises :class:`~weavemw.errors.Conflict` if it runs already, and
-        :class:`~weavemw.errors.WeaveError` with its own last words if it ends
-        or doesn't serve within ``limit`` seconds; then nothing is left of it.
+        :class:`~weavemw.errors.WeaveError` with the cause if it ends or doesn't serve
+        within ``limit`` seconds; then nothing is left of it.
         """
         self._make_room(program)
         self.install_image()
@@ -170,13 +182,14 @@ class Supervisor:
             found = self.docker.find(container) or {}
             ended = not found.get("State", {}).get("Running") or found.get("RestartCount")
             if ended or time.monotonic() > deadline:
-                raise WeaveError(f"{program.title} did not start: {self._last_words(container, found)}")
+                why = self._cause(container, found, 0.0 if ended else limit)
+                raise WeaveError(f"{program.title} did not start: {why}")
             time.sleep(0.05)
 
-    def _last_words(self, container: str, found: Mapping[str, Any]) -> str:
-        said = last_words(self.docker.logs(container, lines=50))
-        code = found.get("State", {}).get("ExitCode")
-        return (said or f"it ended with status {code}, without a word") + (_HINT_NOT_FOUND if code == 127 else "")
+    def _cause(self, container: str, found: Mapping[str, Any], limit: float = 0.0) -> str:
+        state = found.get("State") or {}
+        return cause(self.docker.logs(container, lines=50), state, limit) + (
+            _HINT_NOT_FOUND if state.get("ExitCode") == 127 else "")
 
 
 def container_body(program: Program, arguments: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -216,11 +229,45 @@ def python_environ(environ: Mapping[str, str]) -> dict[str, str]:
     return {"PYTHONUNBUFFERED": "1"} | ({"PYTHONPATH": path} if path else {})
 
 
-def last_words(log: str) -> str:
-    """The line of a log that says why a program ended: our command's own, or simply the last."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    ours = [line.partition(": ")[2] for line in lines if line.startswith(("weave: ", "weave router: "))]
-    return (ours or lines or [""])[-1]
+def cause(log: str, state: Mapping[str, Any], limit: float = 0.0) -> str:
+    """Why a program ended, or (with ``limit`` in seconds) does not serve: by how it ended, and then by its log.
+
+    ``state`` is that of its container. A line of the log is a cause only if it says so: the last one may be of
+    anything.
+    """
+    code, reason = int(state.get("ExitCode") or 0), complaint(log)
+    if limit:
+        return f"it runs, but does not serve after {limit:g} s" + (f"; it said: {reason}" if reason else "")
+    if state.get("OOMKilled"):
+        return "it ran out of memory, and was killed"
+    if code > _BY_SIGNAL:
+        return f"it was ended by {_signal(code - _BY_SIGNAL)}"
+    if reason or state.get("Error"):
+        return reason or str(state["Error"])
+    last = next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "")
+    return f"it ended with status {code}, without saying why" + (f"; its last line was: {last}" if last else "")
+
+
+def complaint(log: str) -> str:
+    """The line of a log that says what went wrong: our command's own, or an exception, or an error; else empty."""
+    ours, raised, errors, traced = "", "", "", False
+    for line in log.splitlines():
+        if line.startswith(("weave: ", "weave router: ")) and not line.startswith("weave: warning: "):
+            ours = line.partition(": ")[2].strip()
+        elif line.startswith("Traceback "):
+            traced = True
+        elif traced and line[:1].strip():
+            raised, traced = line.strip(), False
+        elif found := _ERROR.search(line):
+            errors = errors or found[1]  # what follows the first is of its making
+    return ours or raised or errors
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from weavemw.dockerapi import routes
 from weavemw.dockerapi.configs import host_config, merged_env, network_mode
 from weavemw.dockerapi.payload import Object, body_of
 from weavemw.errors import BadRequest, DockerError
+from weavemw.ops import logs
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CidrParser"]
 
-_log = logging.getLogger(__name__)
+_log = logs.summed(__name__)
 
 
 

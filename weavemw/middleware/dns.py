@@ -113,7 +113,7 @@ class DnsInjector:
         if given or given_domain or not hostname:
             return
         if not hostnames.fits_as_hostname(hostname, domain):
-            _log.warning('"%s" does not fit as a hostname in %s: the container gets none', hostname, domain)
+            _log.info('"%s" does not fit as a hostname in %s: the container gets none', hostname, domain)
         else:
             document.set("Hostname", hostname)
             document.set("Domainname", hostnames.folded(domain))

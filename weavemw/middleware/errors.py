@@ -47,7 +47,7 @@ class ErrorResponder:
         try:
             return self.app(environ, start_response)
         except WeaveError as error:
-            level = logging.INFO if error.status < 500 else logging.WARNING  # the request's fault, or not
+            level = logging.INFO if error.is_mistake else logging.WARNING
             _log.log(level, "%s: %d %s", described(environ), error.status, error.message)
             return answer(environ, start_response, error.status, worded(error))
         except (StopIteration, ConnectionError):

@@ -197,7 +197,7 @@ class RouterClient:
             return NotARouter(self.address)
         if taken := _TAKEN.fullmatch(words):
             return AddressTaken(taken["address"], taken["owner"])
-        return RouterError(words or f"the weave router answered {answer.status}")
+        return RouterError(words or f"the weave router answered {answer.status}", mistaken=answer.status < 500)
 
     def _asked(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], timeout: float) -> Answer:
         """An answer by the unix socket or by TCP: no call of the API does more the second time."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable
 from typing import Any
 
 from weavemw.dockerapi.hosts import Network, is_allowed
+from weavemw.ops import logs
 from weavemw.serving.tls_front import Front
 
 __all__ = ["Admission"]
 
-log = logging.getLogger(__name__)
+log = logs.summed(__name__)
 
 Adopt = Callable[[socket.socket, Any], None]
 

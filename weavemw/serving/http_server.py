@@ -36,7 +36,6 @@ import errno
 import functools
 import io
 import json
-import logging
 import os
 import re
 import select
@@ -52,6 +51,7 @@ from urllib.parse import unquote_to_bytes
 from weavemw import context
 from weavemw.dockerapi import routes
 from weavemw.errors import BadRequest, RequestTimeout
+from weavemw.ops import logs
 from weavemw.ops.tally import REQUESTS, Tally
 from weavemw.transport.request import LONGEST_HEAD, BodyScanner, RefusedError, RequestHead, end_of_head
 
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PATIENCE", "Connection", "HttpServer"]
 
-_log = logging.getLogger(__name__)
+_log = logs.summed(__name__)
 
 #: How long a request may make no progress, in seconds.
 PATIENCE = 60.0
@@ -638,7 +638,7 @@ class HttpServer:
 
     def _refuse(self, connection: Connection, error: RefusedError) -> None:
         self.tally.add(REQUESTS, ("other", str(error.status)))
-        _log.warning("Refused a request from %s: %s", connection.peer or "the unix socket", error.status)
+        _log.info("Refused a request from %s: %s", connection.peer or "the unix socket", error.status)
         with contextlib.suppress(OSError):  # it went away before it got its answer
             connection.sock.send(error_response(error.status, error.reason, str(error)))
         connection.reset()

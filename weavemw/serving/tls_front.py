@@ -27,12 +27,13 @@ import ssl
 import time
 from collections.abc import Callable
 
+from weavemw.ops import logs
 from weavemw.serving.tls_files import Contexts
 from weavemw.transport.loop import Loop, Watch
 
 __all__ = ["Front"]
 
-log = logging.getLogger(__name__)
+log = logs.summed(__name__)
 
 #: What is read at once, and so the most that waits in a direction, in bytes.
 _BLOCK = 65536

@@ -22,7 +22,6 @@ from __future__ import annotations
 import errno
 import functools
 import itertools
-import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -30,6 +29,7 @@ from typing import TYPE_CHECKING
 from weavemw import context
 from weavemw.dockerapi import payload, routes
 from weavemw.errors import BadRequest, DockerUnreachable
+from weavemw.ops import logs
 from weavemw.transport.hijack import nothing
 from weavemw.transport.http1 import HOP_BY_HOP, Headers, ProtocolError, ResponseHead, error_body, request_head
 from weavemw.transport.relay import Stream
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NoAnswerError", "Passthrough"]
 
-_log = logging.getLogger(__name__)
+_log = logs.summed(__name__)
 
 _BLOCK = 65536
 #: Methods that may be sent again on another connection (RFC 9110 section 9.2.2),

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import os
 import signal
 import socket
@@ -9,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -323,6 +322,14 @@ def test_interrupted_while_it_waits_it_says_nothing(tmp_path: Path, number: sign
     assert (child.returncode, said.strip()) == (status, "")
 
 
+@pytest.fixture
+def open_dir() -> Iterator[Path]:
+    """A directory that others can read, not below pytest's own, which each run of pytest closes."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 _AS_NOBODY = """
 import os, sys
 import weavemw.router.host, weavemw.serving.certs, weavemw.serving.program
@@ -341,19 +348,17 @@ sys.exit(run(sys.argv[1:], os.environ))
     (["launch-proxy", "--foreground"], "the proxy must be root: it makes network interfaces in containers' namespaces"),
     (["certs", "{dir}/closed/tls"], "{dir}/closed/tls: Permission denied: try again as root"),
 ], ids=lambda each: " ".join(each) if isinstance(each, list) else "")
-def test_who_is_not_root_is_told_so(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_who_is_not_root_is_told_so(open_dir: Path, arguments: list[str], said: str) -> None:
     """In one line; nothing has happened by then."""
-    for parent in itertools.takewhile(lambda each: each != Path(tempfile.gettempdir()), (tmp_path, *tmp_path.parents)):
-        parent.chmod(0o755)
-    (tmp_path / "closed").mkdir(mode=0o700)
+    (open_dir / "closed").mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as docker:
-        docker.bind(str(tmp_path / "docker.sock"))
-        environ = {**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/docker.sock", "WEAVEMW_RUN_DIR": str(tmp_path),
+        docker.bind(str(open_dir / "docker.sock"))
+        environ = {**os.environ, "DOCKER_HOST": f"unix://{open_dir}/docker.sock", "WEAVEMW_RUN_DIR": str(open_dir),
                    "WEAVE_HTTP_ADDR": "127.0.0.1:1"}
-        words = [each.format(dir=tmp_path) for each in arguments]
+        words = [each.format(dir=open_dir) for each in arguments]
         done = subprocess.run([sys.executable, "-c", _AS_NOBODY, *words], env=environ, capture_output=True, text=True,
                               check=False, timeout=30)
-    assert (done.returncode, done.stderr) == (1, f"weave: {said.format(dir=tmp_path)}\n")
+    assert (done.returncode, done.stderr) == (1, f"weave: {said.format(dir=open_dir)}\n")
 
 
 def test_status_says_that_nothing_runs(weave: Weave) -> None:

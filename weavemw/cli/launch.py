@@ -30,7 +30,6 @@ from weavemw.cli.supervisor import PROXY, ROUTER, Supervisor, python_environ
 from weavemw.dockerapi import hosts
 from weavemw.errors import Conflict, WeaveError
 from weavemw.ops import run_file
-from weavemw.router.host import bridges
 from weavemw.router.settings import RouterSettings, split_host_port
 from weavemw.serving import exposure, listeners
 from weavemw.settings import DEFAULT_LISTENERS, Settings
@@ -219,6 +218,8 @@ def _strange_variables(weave: Invocation) -> list[str]:
 
 
 def _launch_proxy(weave: Invocation, settings: Settings) -> None:
+    from weavemw.router.host import bridges
+
     warnings = exposure.check_tls(settings)
     _refuse_second_proxy(weave, settings)
     environ = settings.to_environ() | {sources.CONFIG_VARIABLE: os.devnull} | python_environ(weave.environ)

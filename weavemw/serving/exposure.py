@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from weavemw.dockerapi import hosts
 from weavemw.dockerapi.hosts import Tcp
-from weavemw.router.host import HostBridge
 from weavemw.router.settings import DEFAULT_RANGE
 from weavemw.settings import Settings
+
+if TYPE_CHECKING:
+    from weavemw.router.host import HostBridge
 
 __all__ = ["check_tls", "lets_in_containers", "open_to_all"]
 

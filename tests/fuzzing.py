@@ -160,7 +160,7 @@ def _with_network(config: dict[str, Any], host: dict[str, Any]) -> dict[str, Any
         if not cmd:
             return "untouched"
     binds = host.get("Binds") or []
-    place = "/.dockerenv" if "/a:/dev" in binds else "/dev/w"
+    place = "/.dockerenv" if any(bind.split(":")[1:2] == ["/dev"] for bind in binds) else "/dev/w"
     mode = "ro,rprivate" if host.get("Binds") == [] else "ro"
     host = host | {"Binds": [*binds, f"{_WAIT}/w:{place}:{mode}"]}
     for_empty = {"/dev/w": "/dev/./w", "/.dockerenv": "/./.dockerenv"}[place]

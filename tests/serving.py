@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 
+from weavemw.dockerapi import payload
 from weavemw.middleware.errors import ErrorResponder
 from weavemw.transport.hijack import Handover
 from weavemw.transport.passthrough import Passthrough
@@ -48,6 +49,18 @@ class WrapsIterable:
                 response.close()
 
 
+class ReadsCreates:
+    """What the whole stack does with a create: its body is read, and another put in its place."""
+
+    def __init__(self, app):
+        self.app = app
+
+    def __call__(self, environ, start_response):
+        if environ["PATH_INFO"] == "/containers/create":
+            payload.body_of(environ).store(environ)
+        return self.app(environ, start_response)
+
+
 def stack(upstream, *middlewares):
     app = ErrorResponder(Passthrough(Upstream(upstream)))
     for middleware in middlewares:
@@ -59,4 +72,5 @@ _upstream = os.environ.get("UPSTREAM", "/nowhere")
 plain = stack(_upstream)
 wrapped = stack(_upstream, WrapsStartResponse)
 iterated = stack(_upstream, WrapsIterable)
+reading = Handover(ErrorResponder(ReadsCreates(Passthrough(Upstream(_upstream)))), relay=Relay())
 bare = Passthrough(Upstream(_upstream))

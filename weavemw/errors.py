@@ -35,6 +35,7 @@ __all__ = [
     "RouterError",
     "RouterUnreachable",
     "SettingsError",
+    "Unsupported",
     "WeaveError",
 ]
 
@@ -120,6 +121,13 @@ class PayloadTooLarge(WeaveError):
 
     status = 413
     code = "payload_too_large"
+
+
+class Unsupported(WeaveError):
+    """The WSGI server that we run under can't do what a call needs."""
+
+    status = 501
+    code = "unsupported"
 
 
 class Conflict(WeaveError):

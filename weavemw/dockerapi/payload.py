@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 from weavemw.context import BODY
 from weavemw.dockerapi.jsontext import Text, object_at_start
-from weavemw.errors import BadRequest, PayloadTooLarge
+from weavemw.errors import BadRequest, PayloadTooLarge, Unsupported
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["LIMIT", "Body", "Number", "Object", "body_of", "encode", "fold", "parse", "read_input"]
+__all__ = ["LIMIT", "Body", "Number", "Object", "body_of", "check_framing", "encode", "fold", "parse", "read_input"]
 
 #: The largest body, in bytes, that is read whole; a create is a few kilobytes.
 LIMIT = 4 * 1024 * 1024
@@ -217,6 +217,22 @@ def body_of(environ: WSGIEnvironment, *, limit: int = LIMIT) -> Body:
     return found
 
 
+def check_framing(environ: WSGIEnvironment) -> None:
+    """Raise :class:`~weavemw.errors.BadRequest` for a body whose extent can be told in two ways, or in none.
+
+    And :class:`~weavemw.errors.Unsupported` for chunks where the server leaves them as they are, or drops them.
+    """
+    coding = environ.get("HTTP_TRANSFER_ENCODING")
+    if not coding:
+        return
+    if environ.get("CONTENT_LENGTH"):
+        raise BadRequest("the request has both a Content-Length and a Transfer-Encoding")  # RFC 9112 section 6.3
+    if coding.strip().lower() != "chunked":
+        raise BadRequest(f"Transfer-Encoding {coding!r} is not supported")
+    if not environ.get("wsgi.input_terminated"):
+        raise Unsupported("the proxy's WSGI server does not read chunked bodies: send a Content-Length")
+
+
 def read_input(environ: WSGIEnvironment, size: int) -> bytes:
     """Read from the request's body as the server gives it, at most ``size`` bytes.
 
@@ -292,18 +308,11 @@ def _kind_of(value: Any) -> str:
 
 
 def _whole(environ: WSGIEnvironment, limit: int) -> bytes:
-    coding, length = environ.get("HTTP_TRANSFER_ENCODING"), environ.get("CONTENT_LENGTH")
-    if coding and length:
-        raise BadRequest("the request has both a Content-Length and a Transfer-Encoding")
+    check_framing(environ)
+    length = environ.get("CONTENT_LENGTH")
     if length:
         return _read_exactly(environ, _length(length), limit)
-    if coding and coding.strip().lower() != "chunked":
-        raise BadRequest(f"Transfer-Encoding {coding!r} is not supported")
-    if environ.get("wsgi.input_terminated"):
-        return _read_to_end(environ, limit)
-    if coding:
-        raise BadRequest("this server can't tell where a chunked body ends: send a Content-Length")
-    return b""
+    return _read_to_end(environ, limit) if environ.get("wsgi.input_terminated") else b""
 
 
 def _length(text: str) -> int:

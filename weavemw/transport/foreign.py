@@ -9,6 +9,7 @@ the real one. What the server has read ahead is asked of its reader.
 from __future__ import annotations
 
 import os
+import select
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from weavemw import context
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-__all__ = ["ForeignConnection", "connection_of"]
+__all__ = ["ForeignConnection", "connection_of", "is_patched", "serves_others"]
 
 
 def connection_of(environ: WSGIEnvironment, start_response: StartResponse) -> ForeignConnection | None:
@@ -25,8 +26,21 @@ def connection_of(environ: WSGIEnvironment, start_response: StartResponse) -> Fo
     server: Any = getattr(start_response, "__self__", None)
     if "gunicorn.socket" in environ and hasattr(server, "req"):
         environ[context.HEADERS] = list(server.req.headers)
-        return _Gunicorn(environ, server)
+        return None if is_patched() else _Gunicorn(environ, server)
     return _Werkzeug(environ) if "werkzeug.socket" in environ else None
+
+
+def is_patched() -> bool:
+    """Whether gevent has put its own, cooperative calls in the place of blocking ones: epoll, which has none, is gone.
+
+    There are no threads then for a relay to run in, and streams need none.
+    """
+    return not hasattr(select, "epoll")
+
+
+def serves_others(environ: WSGIEnvironment) -> bool:
+    """Whether the server answers other requests while the app waits in this one."""
+    return bool(environ["wsgi.multithread"] or environ["wsgi.multiprocess"]) or is_patched()
 
 
 class ForeignConnection:
@@ -34,8 +48,7 @@ class ForeignConnection:
 
     can_send = False
 
-    def __init__(self, environ: WSGIEnvironment, sock: Any) -> None:
-        self._environ = environ
+    def __init__(self, sock: Any) -> None:
         self._sock = sock
 
     def fileno(self) -> int:
@@ -61,7 +74,7 @@ class ForeignConnection:
 
 class _Gunicorn(ForeignConnection):
     def __init__(self, environ: WSGIEnvironment, server: Any) -> None:
-        super().__init__(environ, environ["gunicorn.socket"])
+        super().__init__(environ["gunicorn.socket"])
         self._server = server
 
     def _read_ahead(self) -> bytes:
@@ -70,10 +83,10 @@ class _Gunicorn(ForeignConnection):
 
 class _Werkzeug(ForeignConnection):
     def __init__(self, environ: WSGIEnvironment) -> None:
-        super().__init__(environ, environ["werkzeug.socket"])
+        super().__init__(environ["werkzeug.socket"])
+        # A middleware may put another in its place. Chunked bodies are read through a wrapper.
+        self._reader: Any = getattr(environ["wsgi.input"], "_rfile", environ["wsgi.input"])
 
     def _read_ahead(self) -> bytes:
-        # Chunked bodies are read through a wrapper.
-        reader: Any = getattr(self._environ["wsgi.input"], "_rfile", self._environ["wsgi.input"])
         self._sock.setblocking(False)
-        return bytes(reader.read1(len(reader.peek())))
+        return bytes(self._reader.read1(len(self._reader.peek())))

@@ -14,7 +14,8 @@ middlewares around us want to see:
   as a request that no middleware has seen. So the two are joined only once the
   daemon's answer says that HTTP is over on its connection.
 
-Works under any WSGI server, alone or inside other people's middlewares.
+Works under any WSGI server, alone or inside other people's middlewares; what a
+server can't do is :class:`~weavemw.errors.Unsupported` at once (docs/servers.md).
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ import functools
 import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from weavemw import context
 from weavemw.dockerapi import payload, routes
-from weavemw.errors import BadRequest, DockerUnreachable
+from weavemw.errors import BadRequest, DockerUnreachable, Unsupported
 from weavemw.ops import logs
+from weavemw.transport import foreign
 from weavemw.transport.hijack import nothing
 from weavemw.transport.http1 import HOP_BY_HOP, Headers, ProtocolError, ResponseHead, error_body, request_head
 from weavemw.transport.relay import Stream
@@ -50,6 +52,9 @@ _BLOCK = 65536
 #: less those with which something may already have happened at the daemon.
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _HIJACKS = frozenset({"container_attach", "container_attach_ws", "exec_start", "session", "grpc"})
+_ENDLESS = frozenset({"events", "container_attach", "container_attach_ws", "container_stats", "container_wait"})
+#: What Docker reads as false in a query.
+_FALSE = ("", "0", "no", "false", "none")
 #: Not forwarded: said anew for the daemon's connection, or settled with the client already.
 _OURS = HOP_BY_HOP | {"host", "content-length", "expect"}
 
@@ -64,8 +69,7 @@ class Passthrough:
         self.upstream = upstream
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" in environ:
-            raise BadRequest("Content-Length and Transfer-Encoding in one request")  # RFC 9112 section 6.3
+        payload.check_framing(environ)
         offer: Offer | None = environ.get(context.HANDOVER)
         if upgrade_of(environ):
             return self._upgrade(environ, start_response, offer)
@@ -74,12 +78,16 @@ class Passthrough:
             return self._tunnel(environ, start_response, offer).hand_over()
         if offer and offer.is_untouched_by(start_response) and is_for_relay(environ, offer):
             return self._tunnel(environ, start_response, offer)
+        if not offer and is_endless(environ) and not foreign.serves_others(environ):
+            raise Unsupported("the proxy's WSGI server does one thing at a time, and this may go on until something "
+                              "else is done: serve it with threads")
         return self._exchange(environ, start_response)
 
     def _upgrade(self, environ: WSGIEnvironment, start_response: StartResponse,
                  offer: Offer | None) -> Iterable[bytes]:
         if not offer:
-            raise BadRequest("this connection can't be upgraded: the WSGI server does not give its socket away")
+            raise Unsupported("the proxy's WSGI server does not give its connections away, so that nothing can attach: "
+                              "serve it with gunicorn")
         exchange = Exchange(environ, start_response, self.upstream.connect(), offer=offer)
         exchange.begin(head_of(environ, close=False))
         if exchange.is_hijacked:
@@ -151,7 +159,7 @@ class Exchange:
 
     def _pieces(self) -> Iterator[bytes]:
         if self._at_hand or not self._decoder.done:
-            # An empty piece makes gunicorn send the head before there is a body.
+            # An empty piece makes the server send the head before there is a body, if that has not been sent yet.
             yield self._at_hand
         while (piece := self._next()) is not None:
             yield piece
@@ -178,7 +186,7 @@ class Exchange:
         if head.status >= 400:
             self._request = None  # refused: the rest of the request is of no use
         if not self.offer:
-            self._respond()
+            self._respond_at_once()
 
     def hand_over(self) -> Iterable[bytes]:
         """Send a response that is all there as it came; any other is left to the server."""
@@ -211,7 +219,7 @@ class Exchange:
     def without_offer(self) -> Exchange:
         """Begin the response: what is around us wants to see it, or is the server."""
         self.offer = None
-        self._respond()
+        self._respond_at_once()
         return self
 
     def close(self) -> None:
@@ -236,9 +244,15 @@ class Exchange:
             self.close()
             raise ConnectionResetError(errno.ECONNRESET, "the response broke off") from error
 
-    def _respond(self) -> None:
+    def _respond(self) -> Any:
         assert self._head is not None  # begin() read it
-        self._start_response(self._head.status_line, end_to_end(self._head))
+        return self._start_response(self._head.status_line, end_to_end(self._head))
+
+    def _respond_at_once(self) -> None:
+        """Start the response, before it is iterated; the client is to see its head before there is a body."""
+        write = self._respond()
+        if write and not self._at_hand and not self._decoder.done:
+            write(b"")  # some servers pass over empty pieces
 
     def _send_more(self) -> bool:
         """Send a piece of the request's body; False once it is sent, or the daemon has something to say."""
@@ -310,6 +324,13 @@ def is_for_relay(environ: WSGIEnvironment, offer: Offer) -> bool:
     """Whether this request is better off without a thread. A server with one thread can't wait for anything."""
     call = routes.call_of(environ)
     return not offer.may_block or call is None or not call.answers_shortly
+
+
+def is_endless(environ: WSGIEnvironment) -> bool:
+    """Whether a call may end only when something else is done, or never."""
+    name, query = _name_of(environ), routes.query_of(environ)
+    follows = query.get("follow", "").strip().lower() not in _FALSE
+    return name in _ENDLESS or (name == "container_logs" and follows)
 
 
 def is_repeatable(environ: WSGIEnvironment) -> bool:

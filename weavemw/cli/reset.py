@@ -121,7 +121,8 @@ def _remove_sockets(sockets: Iterable[hosts.Host]) -> Iterator[str]:
 
 
 def _remove_files(settings: Settings, containers: list[dict[str, Any]] | None) -> Iterator[str]:
-    for path in (*(settings.state_dir / name for name in _STATE), *(settings.run_dir / name for name in _RUN)):
+    for path in (*(settings.state_dir / name for name in _STATE), *(settings.run_dir / name for name in _RUN),
+                 *run_dir.router_sockets(settings.run_dir)):
         path.unlink(missing_ok=True)
     for tree in (settings.run_dir / "locks", settings.run_dir / run_dir.STATUS, settings.state_dir / "names"):
         _remove_tree(tree)

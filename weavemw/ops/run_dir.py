@@ -18,13 +18,15 @@ from pathlib import Path
 
 from weavemw.ops import files
 
-__all__ = ["DEFAULT_ROUTER", "STATUS", "RouterAddress", "prepare", "router_at"]
+__all__ = ["DEFAULT_ROUTER", "STATUS", "RouterAddress", "prepare", "router_at", "router_sockets"]
 
 #: The directory of what people who may use Docker may read, in the run directory.
 STATUS = "status"
 
 #: Where a router listens unless told otherwise.
 DEFAULT_ROUTER = "127.0.0.1:6784"
+
+_LONGEST_PATH = 107  # bytes: sun_path less its final zero (unix(7))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,18 @@ class RouterAddress:
 
 
 def router_at(run_dir: Path, address: str) -> RouterAddress:
-    """The address of a router of this host, given as host:port; each has a socket of its own."""
+    """The address of a router of this host, given as host:port; each has a socket of its own.
+
+    It has none where the run directory's path is too long for one (unix(7)); then it is reached by TCP alone.
+    """
     name = "router.sock" if address == DEFAULT_ROUTER else f"router-{address.replace('/', '_')}.sock"
-    return RouterAddress(address, run_dir / name)
+    path = run_dir / name
+    return RouterAddress(address, path if len(os.fsencode(path)) <= _LONGEST_PATH else None)
+
+
+def router_sockets(run_dir: Path) -> list[Path]:
+    """The sockets of all routers that this run directory ever had, those that are left of dead ones too."""
+    return [*run_dir.glob("router.sock"), *run_dir.glob("router-*.sock")]
 
 
 def prepare(run_dir: Path, docker_socket: str) -> None:

@@ -47,13 +47,15 @@ def raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def bind_socket(settings: RouterSettings, stack: AsyncExitStack) -> socket.socket:
+def bind_socket(settings: RouterSettings, stack: AsyncExitStack) -> socket.socket | None:
     """The unix socket, which is removed with the stack; before threads are started, see :func:`bind_unix`.
 
-    Raises :class:`~weavemw.errors.SettingsError`.
+    ``None`` where the run directory's path is too long. Raises :class:`~weavemw.errors.SettingsError`.
     """
     path = settings.at.socket
-    assert path
+    if path is None:
+        _log.warning("%s is too long for a unix socket: the router is reached by TCP alone", settings.run_dir)
+        return None
     files.directory(path.parent)
     try:
         sock = bind_unix(str(path), _like_docker(settings.docker_socket))
@@ -64,13 +66,15 @@ def bind_socket(settings: RouterSettings, stack: AsyncExitStack) -> socket.socke
     return sock
 
 
-async def serve(settings: RouterSettings, service: RouterService, sock: socket.socket, stack: AsyncExitStack) -> str:
+async def serve(settings: RouterSettings, service: RouterService, sock: socket.socket | None,
+                stack: AsyncExitStack) -> str:
     """Serve the API at a unix socket and by TCP until the stack ends; gives host:port.
 
     Raises :class:`~weavemw.errors.SettingsError` if the address can't be had.
     """
-    local = await _runner(make_app(service), stack)
-    await web.SockSite(local, sock, backlog=_BACKLOG).start()
+    if sock:
+        local = await _runner(make_app(service), stack)
+        await web.SockSite(local, sock, backlog=_BACKLOG).start()
     name, port = split_host_port(settings.http_address)
     remote = await _runner(make_app(service, _guard(name, read_only=settings.http_read_only)), stack)
     make = Connections(cast("Callable[[], asyncio.Protocol]", remote.server), _TCP_LIMIT)

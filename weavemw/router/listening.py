@@ -54,7 +54,6 @@ def bind_socket(settings: RouterSettings, stack: AsyncExitStack) -> socket.socke
     """
     path = settings.at.socket
     if path is None:
-        _log.warning("%s is too long for a unix socket: the router is reached by TCP alone", settings.run_dir)
         return None
     files.directory(path.parent)
     try:
@@ -83,6 +82,8 @@ async def serve(settings: RouterSettings, service: RouterService, sock: socket.s
     except OSError as error:
         raise SettingsError(f"can't listen on {settings.http_address}: {os.strerror(error.errno or 0)}") from error
     stack.callback(server.close)
+    if not sock:
+        _log.warning("%s is too long for a unix socket: the router is reached by TCP alone", settings.run_dir)
     return host_port(name, server.sockets[0].getsockname()[1])
 
 

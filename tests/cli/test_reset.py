@@ -28,6 +28,26 @@ def test_the_users_of_a_wait_program_are_found(rows: list[dict[str, Any]], users
     assert wait_users(rows, _WAIT) == users
 
 
+@pytest.mark.root
+def test_all_that_was_left_by_the_killed_is_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sockets, and what was being written; what others put there stays, and is named."""
+    for name in ("_remove_network", "_stop"):
+        monkeypatch.setattr(f"weavemw.cli.reset.{name}", lambda *_, **__: [])
+    monkeypatch.setattr("weavemw.cli.reset._remove_images", lambda docker: [])
+    run_dir, state_dir = tmp_path / "run", tmp_path / "state"
+    for name in ("run/proxy.json", "run/proxy.lock", "run/.proxy.json.x1", "run/router.sock", "run/router-h:1.sock",
+                 "run/status/.watcher.json.x2", "run/locks/a", "state/router.db", "state/.router.db-wal.x3",
+                 "state/router.db.backup"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    environ = {"WEAVEMW_RUN_DIR": str(run_dir), "WEAVEMW_STATE_DIR": str(state_dir),
+               "WEAVEMW_LISTENERS": f"unix://{tmp_path}/weave.sock"}
+    assert run(["reset"], environ) == 0
+    assert capsys.readouterr().out == f"left: {state_dir}, since it holds files of others: router.db.backup\n"
+    assert not run_dir.exists()
+
+
 def test_without_docker_nothing_is_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The line says how to go on without."""
     (tmp_path / "router.db").touch()

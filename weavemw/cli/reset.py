@@ -27,8 +27,10 @@ from weavemw.settings import Settings
 
 __all__ = ["reset", "wait_users"]
 
-_STATE = ("router.db", "router.db-wal", "router.db-shm", "router.lock")
-_RUN = (run_file.PROXY, str(run_file.lock_of(Path(run_file.PROXY))), LOCK_FILE, troubles.LOCK)
+#: Patterns of our files; what begins with a dot was being written when its writer was killed.
+_STATE = ("router.db", "router.db-wal", "router.db-shm", "router.lock", ".router.db*")
+_RUN = (run_file.PROXY, str(run_file.lock_of(Path(run_file.PROXY))), LOCK_FILE, troubles.LOCK,
+        f".{run_file.PROXY}.*")
 
 
 @verb("reset")
@@ -121,8 +123,10 @@ def _remove_sockets(sockets: Iterable[hosts.Host]) -> Iterator[str]:
 
 
 def _remove_files(settings: Settings, containers: list[dict[str, Any]] | None) -> Iterator[str]:
-    for path in (*(settings.state_dir / name for name in _STATE), *(settings.run_dir / name for name in _RUN),
-                 *run_dir.router_sockets(settings.run_dir)):
+    for directory, patterns in ((settings.state_dir, _STATE), (settings.run_dir, _RUN)):
+        for path in (path for pattern in patterns for path in directory.glob(pattern)):
+            path.unlink(missing_ok=True)
+    for path in run_dir.router_sockets(settings.run_dir):
         path.unlink(missing_ok=True)
     for tree in (settings.run_dir / "locks", settings.run_dir / run_dir.STATUS, settings.state_dir / "names"):
         _remove_tree(tree)

@@ -194,7 +194,7 @@ def test_dockerd_killed_and_back(make_host: Any, live_restore: bool) -> None:
         await_true(lambda: watcher.state.counters["connections"] > 1 and watcher.state.connected, timeout=30)
         await_true(lambda: all(map(weave.has_network, ids)), timeout=30)
         assert weave.router.owners == owners
-        assert watcher.state.pending == {}
+        await_true(lambda: watcher.state.pending == {}, timeout=30)
 
 
 def test_many_short_runs_leave_nothing(weave: Weave) -> None:

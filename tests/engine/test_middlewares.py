@@ -56,7 +56,8 @@ class Api:
         """Status and JSON of a call."""
         raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         builder = EnvironBuilder(method=method, data=raw or None, content_type="application/json" if raw else None)
-        chunks, status, _ = run_wsgi_app(app, builder.get_environ() | {"RAW_URI": target}, buffered=True)
+        environ = builder.get_environ() | {"RAW_URI": target, "wsgi.multithread": True}
+        chunks, status, _ = run_wsgi_app(app, environ, buffered=True)
         text = b"".join(chunks)
         return int(status[:3]), json.loads(text) if text[:1] in (b"{", b"[") else text.decode()
 

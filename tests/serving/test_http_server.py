@@ -345,7 +345,7 @@ def test_no_descriptor_left_is_survived(served: Served, monkeypatch: pytest.Monk
 
 
 def test_memory_goes_back(served: Served) -> None:
-    """Ten thousand requests on a connection each leave nothing."""
+    """Two thousand requests on a connection each leave nothing."""
     for _ in range(200):
         served.ask(get("/ping"))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

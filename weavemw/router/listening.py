@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import resource
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -30,7 +29,7 @@ from weavemw.router.settings import RouterSettings, split_host_port
 from weavemw.transport.origin import other_page, own_names, strange_name
 from weavemw.transport.unix_socket import bind_unix
 
-__all__ = ["bind_socket", "raise_descriptor_limit", "serve"]
+__all__ = ["bind_socket", "serve"]
 
 _log = logs.summed(__name__)
 
@@ -39,12 +38,6 @@ _IDLE_LIMIT = 75.0  # seconds that a connection may wait for a request
 _BACKLOG = 1024
 _TCP_LIMIT = 512  # connections: half of the descriptors that a process usually may have
 _CHANGES_NOTHING = ("GET", "HEAD")
-
-
-def raise_descriptor_limit() -> None:
-    """Shells and services often begin with 1024 descriptors."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def bind_socket(settings: RouterSettings, stack: AsyncExitStack) -> socket.socket | None:

@@ -16,7 +16,7 @@ from weavemw.dockerapi.hosts import Unix
 from weavemw.errors import SettingsError
 from weavemw.network import firewall
 from weavemw.network.netlink import ensure_bridge
-from weavemw.ops import files
+from weavemw.ops import descriptors, files
 from weavemw.router import host, listening
 from weavemw.router.allocator import Allocator
 from weavemw.router.commit import GroupCommit
@@ -45,7 +45,7 @@ def run(settings: RouterSettings, *, ready: Callable[[str], None] = lambda addre
     :class:`~weavemw.errors.NetworkError`, fit to be shown as one line, when it
     can't start.
     """
-    listening.raise_descriptor_limit()
+    descriptors.raise_limit()
     asyncio.run(_serve_until_stopped(settings, ready))
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import resource
 import socket
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from weavemw import __version__, wait
 from weavemw.dockerapi import hosts
 from weavemw.dockerapi.hosts import Host
 from weavemw.errors import SettingsError
-from weavemw.ops import logs, run_dir, run_file
+from weavemw.ops import descriptors, logs, run_dir, run_file
 from weavemw.ops.tally import DIRECTORY, remove_shared
 from weavemw.router.host import bridges
 from weavemw.serving import exposure, listeners, worker
@@ -60,7 +59,7 @@ def start(settings: Settings) -> list[str]:
     held = run_file.RunFile(settings.run_dir / run_file.PROXY, what="weave proxy")
     wait.install(settings.state_dir)
     _forget_the_last(settings.run_dir)
-    _raise_descriptor_limit()
+    descriptors.raise_limit()
     bind = [f"fd://{sock.detach()}" for sock in bind_all(settings)]
     held.write(facts(settings))
     return bind
@@ -129,12 +128,6 @@ def _loader(settings: Settings) -> Callable[[], Any]:
         return build(settings, assembly.tally(settings.run_dir))
 
     return load
-
-
-def _raise_descriptor_limit() -> None:
-    """Every stream takes two descriptors, and shells and services often begin with 1024."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _docker_socket(settings: Settings) -> os.stat_result:

@@ -46,7 +46,7 @@ def program(name: str, machine: str | None = None) -> bytes:
 
 
 def install(state_dir: Path, machine: str | None = None) -> Path:
-    """Put the wait program below ``state_dir`` and return its directory, to be mounted read-only at ``/w``.
+    """Put the wait program below ``state_dir`` and return its directory, to be mounted read-only.
 
     The directory is named by the program's content and never removed: a container that was made by an older
     version still starts. Any number of processes may install at once; a damaged program is replaced. Files belong

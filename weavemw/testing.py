@@ -384,6 +384,12 @@ class RecordingNamespace:
         self._network._called("readdress", self._pid, wanted)
         self._network.inside[self._pid] = dataclasses.replace(self._network.inside[self._pid], addresses=wanted)
 
+    def route_answers(self) -> None:
+        self._network._called("route_answers", self._pid)
+
+    def route_answers_no_more(self) -> None:
+        self._network._called("route_answers_no_more", self._pid)
+
     def undo(self) -> None:
         self._network._called("undo", self._pid)
         self._network._remove(self._name)

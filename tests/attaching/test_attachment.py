@@ -247,6 +247,36 @@ def test_detached_is_without_interface_first_then_without_names(world):
     assert world.router.owners == {container.id: (A,)}
 
 
+@pytest.mark.parametrize(("runs", "steps"), [(True, ["route_answers", "route_answers_no_more"]),
+                                             (False, ["route_answers"])])
+def test_detached_by_hand_leaves_no_rules_in_what_still_runs(world, runs, steps):
+    """They are there before the command begins; where they can't be, the network is there all the same."""
+    container = world.docker.run()
+    world.attachment.attach(container.id, (A,))
+    if not runs:
+        world.docker.die(container.id)
+    world.attachment.detach(container.id)
+    assert [step for step in world.network.steps if step.startswith("route_answers")] == steps
+    assert world.network.steps.index("route_answers") < world.network.steps.index("commit")
+
+
+def test_a_kernel_without_rules_is_no_reason_to_refuse(world, caplog):
+    """It is said, and the container is attached."""
+    world.network.failures["route_answers"] = NetworkError("can't list the rules of routing")
+    container = world.docker.run()
+    assert world.attachment.attach(container.id, (A,))
+    assert "answers by the weave network who asks it" in caplog.text
+
+
+def test_routes_follow_dockers_networks(world):
+    """When one was connected, for which the container is named anew, or when it is found attached."""
+    container = world.docker.run()
+    world.attachment.attach(container.id, (A,), ("web",))
+    world.attachment.attach(container.id, (A,), ("web",))
+    world.attachment.rename(container.id, (A,), ("web",))
+    assert world.network.steps.count("route_answers") == 3
+
+
 def test_released_is_without_anything(world):
     """A container that is gone has no interface, no name and no address."""
     container = world.docker.run()

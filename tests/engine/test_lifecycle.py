@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -14,6 +15,10 @@ from typing import Any
 import pytest
 from host import TestHost
 from launched import Launched, eventually
+
+from weavemw.dockerapi.client import DockerClient
+from weavemw.dockerapi.hosts import Unix
+from weavemw.transport.http_client import HttpClient
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
@@ -103,6 +108,24 @@ def test_warnings_of_create(clean):
     for options in ([], ["--net=host"], ["-e", "WEAVE_CIDR=none"]):
         assert clean.docker(*create, *options, "busybox").stderr == ""
     assert "weave: invalid WEAVE_CIDR" in clean.docker(*create, "-e", "WEAVE_CIDR=x", "busybox", check=False).stderr
+
+
+def test_a_create_without_image(clean):
+    """Engine 20.10 makes an empty root of it, which binds fill: it is attached like any other."""
+    root = clean.host.dir / "own-root"
+    root.mkdir()
+    shutil.copy(shutil.which("busybox"), root / "busybox")
+    docker = DockerClient(HttpClient(Unix(str(clean.socket))))
+    body = {"Cmd": ["/own/busybox", "sleep", "99"], "Labels": {"test": ""}, "HostConfig": {"Binds": [f"{root}:/own"]}}
+    try:
+        made = docker.requester.ask("POST", "/containers/create?name=rootless", timeout=60,
+                                    body=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+        if made.status == 400:
+            pytest.skip(f"this engine takes no create without image: {made.text}")
+        docker.start("rootless")
+        assert "inet 10." in inside(clean, "rootless", "/own/busybox", "ip", "address", "show", "dev", "ethwe")
+    finally:
+        docker.remove("rootless")
 
 
 def test_full_subnet_says_so(clean):
@@ -228,6 +251,22 @@ def test_hosts_begin_with_the_weave_address_and_keep_all_else(clean):
         assert {"192.0.2.1\tplain", "2001:db8::1\tsix", "172.17.0.1\tgate", "127.0.0.1\tlocalhost"} < set(hosts)
         assert inside(clean, "web", "hostname", "-i").split()[0] == address
         clean.docker("restart", "-t0", "web")
+
+
+@pytest.mark.parametrize("network", ["bridge", "shop"])
+def test_its_own_name_is_its_weave_address_alone(clean, network):
+    """What glibc would find besides is a comment, until the container is detached."""
+    run(clean, "web", f"--net={network}", "--add-host=other:192.0.2.1")
+    address = clean.ethwe("web").partition("/")[0]
+
+    def own() -> list[str]:
+        lines = [line.split() for line in inside(clean, "web", "cat", "/etc/hosts").splitlines() if line[0] != "#"]
+        return [line[0] for line in lines if "web" in line and ":" not in line[0]]
+    assert own() == [address]
+    clean.docker("restart", "-t0", "web")
+    assert own() == [address]
+    clean.weave("detach", "web")
+    assert own() == [shown(clean, "web", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")]
 
 
 def test_own_hosts_file_is_left_alone(clean):

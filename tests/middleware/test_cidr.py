@@ -45,6 +45,8 @@ def docker(docker: FakeDocker) -> FakeDocker:
     pytest.param({"Image": "busybox", "HostConfig": {"NetworkMode": "shop"}}, "net:default", id="Compose's"),
     pytest.param({"Image": "busybox", "HostConfig": {"NetworkMode": "0123abc"}}, "net:default", id="none by its id"),
     pytest.param({"Image": "busybox", "HostConfig": None}, "net:default", id="HostConfig null"),
+    pytest.param({"Cmd": ["/h/sh"], "Env": ["WEAVE_CIDR=10.2.1.1/24"]}, "10.2.1.1/24", id="no image"),
+    pytest.param({"Image": "", "Entrypoint": "/h/sh"}, "net:default", id="no image, entrypoint"),
 ])
 def test_what_is_attached(docker: FakeDocker, daemon: Any, ask: Any, body: object, wanted: str) -> None:
     """A create that is to be attached says with what, and takes along the image's configuration."""
@@ -52,7 +54,7 @@ def test_what_is_attached(docker: FakeDocker, daemon: Any, ask: Any, body: objec
     decision = daemon.request.environ[context.DECISION]
     assert isinstance(decision, Attach)
     assert decision.wanted == parse(wanted)
-    assert decision.image == docker.images[body["Image"]]  # type: ignore[index]
+    assert decision.image == docker.images.get(body.get("Image"), {})  # type: ignore[attr-defined]
     assert daemon.request.json == body
 
 
@@ -97,7 +99,8 @@ def test_no_default_ipalloc(docker: FakeDocker, daemon: Any, ask: Any, env: list
     assert isinstance(daemon.request.environ[context.DECISION], Attach) is attached
 
 
-@pytest.mark.parametrize("body", [b"", b"null", b"[]", b"nonsense", b"{}", b'{"Image":""}', b'{"Image":null}'])
+@pytest.mark.parametrize("body", [b"", b"null", b"[]", b"nonsense", b"{}", b'{"Image":""}', b'{"Image":null}',
+                                  b'{"Image":"","Cmd":[],"Env":["WEAVE_CIDR=nonsense"]}'])
 def test_what_the_daemon_refuses_is_left_to_the_daemon(docker: FakeDocker, daemon: Any, ask: Any, body: bytes) -> None:
     """A create that makes no sense is forwarded byte for byte, for the daemon's own answer."""
     ask(CidrParser(daemon, docker=docker), "POST", CREATE, body)

@@ -29,6 +29,22 @@ def test_written_again_it_is_the_same_and_changes_follow():
     assert rewritten(once, (), ("web",)) == rewritten(once, (A,), ()) == DOCKERS
 
 
+def test_a_name_of_its_own_means_the_weave_address_alone():
+    """Docker's line for the container itself is a comment while ours is there; a name that it has no more is Docker's.
+
+    The gateway, and what has Docker's address by another name, are not the container's own.
+    """
+    text = DOCKERS + "172.17.0.2\tmine\nfd00:d::2\tweb.weave.local web\n"
+    once = rewritten(text, (A,), ("web.weave.local", "web"), ("172.17.0.2", "fd00:d::2"))
+    assert [line for line in once.splitlines() if "web" in line] == [
+        "10.32.0.1\tweb.weave.local web\t# weave", "# weave: 172.17.0.2\tweb",
+        "# weave: fd00:d::2\tweb.weave.local web"]
+    assert "\n172.17.0.2\tmine\n" in once
+    assert rewritten(once, (A,), ("web.weave.local", "web"), ("172.17.0.2", "fd00:d::2")) == once
+    assert rewritten(once, (A,), ("db",), ("172.17.0.2",)) == "10.32.0.1\tdb\t# weave\n" + text
+    assert rewritten(once, (), (), ("172.17.0.2", "fd00:d::2")) == text
+
+
 @pytest.mark.parametrize("text", ["", "no end of line", "a\x0bb\x85c\u2028d\n", "\n\n"])
 def test_odd_files_are_kept(text):
     """Only line feeds separate lines, and what is there stays."""

@@ -55,6 +55,50 @@ def test_what_is_attached_has_addresses_route_and_mtu(network, container, ip):
         assert namespace.ethwe() == Ethwe(Plan(ID, ()).mac, True, (FOUR, OTHER_FOUR, SIX))
 
 
+def rules(ip, pid):
+    """Routing rules of a container, but the kernel's own."""
+    shown = [*ip("rule", pid=pid).splitlines(), *ip("-6", "rule", pid=pid).splitlines()]
+    return sorted(line.split(":", 1)[1].strip() for line in shown if not line.startswith(("0:", "32766:", "32767:")))
+
+
+def test_answers_leave_by_the_interface_that_the_question_came_by(network, container, ip):
+    """From an address of Docker's it is Docker's route, though ethwe is nearer; it follows Docker's networks."""
+    pid = container()
+    for words in ("link add eth0 type veth peer name other", "link set eth0 up", "link set other up",
+                  "address add 172.17.0.2/16 dev eth0", "address add fd00:d::2/64 dev eth0 nodad",
+                  "route add default via 172.17.0.1", "-6 route add default via fd00:d::1",
+                  "rule add from 192.0.2.9 lookup 100"):
+        ip(*words.split(), pid=pid)
+    mine = rules(ip, pid)
+    attach(network, pid, Plan(ID, (FOUR, SIX)))
+    with network.namespace(pid) as namespace:
+        for _ in range(2):
+            namespace.route_answers()
+            assert rules(ip, pid) == sorted([*mine, "from 172.17.0.2 lookup 6784", "from fd00:d::2 lookup 6784"])
+        assert " dev ethwe" in ip("route", "get", "10.44.1.2", pid=pid)
+        assert "via 172.17.0.1 dev eth0" in ip("route", "get", "10.44.1.2", "from", "172.17.0.2", pid=pid)
+        assert "via" not in ip("route", "get", "172.17.0.3", "from", "172.17.0.2", pid=pid)
+        assert " dev ethwe" in ip("route", "get", "fd00::9", pid=pid)
+        assert "via fd00:d::1 dev eth0" in ip("route", "get", "fd00::9", "from", "fd00:d::2", pid=pid)
+        ip("address", "del", "172.17.0.2/16", "dev", "eth0", pid=pid)
+        ip("address", "add", "172.17.0.7/16", "dev", "eth0", pid=pid)
+        ip("route", "add", "default", "via", "172.17.0.1", "dev", "eth0", pid=pid)
+        namespace.route_answers()
+        assert rules(ip, pid) == sorted([*mine, "from 172.17.0.7 lookup 6784", "from fd00:d::2 lookup 6784"])
+        namespace.route_answers_no_more()
+        assert rules(ip, pid) == mine
+
+
+def test_without_a_network_of_dockers_there_are_no_rules(network, container, ip):
+    """As with --net=none."""
+    pid = container()
+    attach(network, pid, Plan(ID, (FOUR, SIX)))
+    with network.namespace(pid) as namespace:
+        namespace.route_answers()
+        namespace.route_answers_no_more()
+    assert rules(ip, pid) == []
+
+
 def test_multicast_route_can_be_left_out(network, container, ip):
     """Without the multicast route there is none."""
     pid = container()

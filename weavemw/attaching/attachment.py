@@ -135,6 +135,7 @@ class Attachment:
                 return True
             if set(found.addresses) != set(addresses):
                 namespace.readdress(addresses)
+            self._route_answers(container, namespace)
             self._name(container, addresses, names)
             return False
 
@@ -166,8 +167,9 @@ class Attachment:
 
     def rename(self, container_id: str, addresses: Iterable[Interface], names: Iterable[str]) -> None:
         """Let the addresses have these names, those given by hand, and no others; what stays is never away."""
-        with self.lock(container_id):
-            wanted = self._name(self.docker.inspect(container_id), tuple(addresses), names)
+        with self.lock(container_id), self._namespace(container_id, None) as (container, namespace):
+            self._route_answers(container, namespace)
+            wanted = self._name(container, tuple(addresses), names)
             for address, fqdn in self.registered(container_id) - {(one.ip, folded(name)) for one, name in wanted}:
                 self.router.deregister(container_id, ip_interface(address), fqdn)
 
@@ -201,7 +203,8 @@ class Attachment:
         ``False`` if it had no interface.
         """
         with self.lock(container_id):
-            removed = self.network.detach(container_id)
+            if removed := self.network.detach(container_id):
+                self._leave_no_trace(container_id)
             self.router.deregister(container_id)
         return removed
 
@@ -277,6 +280,7 @@ class Attachment:
         with self.tally.timing(ATTACH):
             namespace.prepare(plan)
             try:
+                self._route_answers(container, namespace)
                 self._name(container, plan.addresses, names)
                 namespace.commit()
             except BaseException:
@@ -285,9 +289,23 @@ class Attachment:
         addresses = " ".join(map(str, plan.addresses))
         _log.info("attached container %s (%s): %s", container.short_id, container.name, addresses)
 
+    def _route_answers(self, container: Container, namespace: Namespace) -> None:
+        what = f"container {container.short_id} answers by the weave network who asks it from there by Docker's"
+        with _logged(what, NetworkError):
+            namespace.route_answers()
+
+    def _leave_no_trace(self, container_id: str) -> None:
+        """In one that still runs, let routes and names be Docker's alone again."""
+        what = f"something of the weave network stays in container {container_id[:12]}"
+        with contextlib.suppress(NotRunning), _logged(what, WeaveError), \
+                self._namespace(container_id, None) as (container, namespace):
+            hosts.rewrite(container, (), ())
+            namespace.route_answers_no_more()
+
     def _undo(self, container: Container, namespace: Namespace) -> None:
         with _logged(f"the interface of container {container.short_id} stays", NetworkError):
             namespace.undo()
+            namespace.route_answers_no_more()
         with _logged(f"names of container {container.short_id} stay", RouterError):
             self.router.deregister(container.id)
 

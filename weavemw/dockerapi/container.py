@@ -18,6 +18,7 @@ __all__ = ["Container"]
 class Container:
     """One container; made from ``GET /containers/{id}/json`` (API 1.24 and newer).
 
+    ``addresses`` are those on Docker's networks, without prefix.
     ``config`` is the reply's ``Config`` as it came, for what must be handed back whole (``POST /commit``).
     """
 
@@ -43,6 +44,7 @@ class Container:
     auto_remove: bool = False
     aliases: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
     sandbox_key: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -112,6 +114,7 @@ class Container:
             auto_remove=bool(host.get("AutoRemove")),
             aliases=_aliases(networks),
             networks=tuple(networks),
+            addresses=_addresses(networks),
             sandbox_key=str(settings.get("SandboxKey") or ""),
             labels=tuple((_object(config, "Labels")).items()),
             config=config,
@@ -131,3 +134,8 @@ def _strings(value: Any) -> tuple[str, ...]:
 def _aliases(networks: Mapping[str, Any]) -> tuple[str, ...]:
     found = [alias for endpoint in networks.values() for alias in (endpoint or {}).get("Aliases") or ()]
     return tuple(dict.fromkeys(found))
+
+
+def _addresses(networks: Mapping[str, Any]) -> tuple[str, ...]:
+    found = [(endpoint or {}).get(key) for endpoint in networks.values() for key in ("IPAddress", "GlobalIPv6Address")]
+    return tuple(str(address) for address in found if address)

@@ -27,7 +27,6 @@ __all__ = ["CidrParser"]
 _log = logs.summed(__name__)
 
 
-
 class CidrParser:
     """Leaves :data:`weavemw.context.DECISION` in ``environ`` for create, start and restart.
 
@@ -36,7 +35,7 @@ class CidrParser:
     wrapped; on start it is read back, whatever the settings are by then.
 
     No decision is left where the daemon is to give its own answer: a body that
-    is no object, an unknown container. ``default_ipalloc`` decides about containers
+    is no object, one with neither image nor command, an unknown container. ``default_ipalloc`` decides about containers
     without ``WEAVE_CIDR``. Raises :class:`~weavemw.errors.InvalidCidr`,
     :class:`~weavemw.errors.BadRequest` for fields of a wrong type, and
     :class:`~weavemw.errors.DockerError` (404) for a missing image.
@@ -65,7 +64,7 @@ class CidrParser:
 
     def _on_create(self, environ: WSGIEnvironment) -> Decision | None:
         document = body_of(environ).document
-        if document is None or not document.string("Image"):
+        if document is None or not _has_something_to_run(document):
             return None
         decision = self._judge(document)
         if isinstance(decision, LeaveAlone):
@@ -78,7 +77,8 @@ class CidrParser:
         reason = shared_network(mode)
         if reason:
             return LeaveAlone(reason)
-        image = self._image(document.string("Image"))
+        name = document.string("Image")
+        image = self._image(name) if name else {}
         wanted = wanted_by(merged_env(document.strings("Env") or (), _strings(image.get("Env"))),
                            default_ipalloc=self.default_ipalloc)
         if isinstance(wanted, LeaveAlone):
@@ -112,6 +112,11 @@ class CidrParser:
         if reason:
             raise BadRequest(f"container {container.name} was created to be attached to the weave network, "
                              f"and can't be: {reason}")
+
+
+def _has_something_to_run(document: Object) -> bool:
+    """Whether there may be; else the daemon refuses. Up to Engine 20.10 a root needs no image: binds can fill it."""
+    return bool(document.string("Image") or document.command("Entrypoint") or document.command("Cmd"))
 
 
 def _as_create_says(error: DockerError) -> DockerError:

@@ -1,4 +1,4 @@
-"""A container's ``/etc/hosts``: weave addresses first, and everything that Docker wrote kept.
+"""A container's ``/etc/hosts``: its names mean its weave addresses, and everything else that Docker wrote is kept.
 
 Docker writes the file anew at each start, and mounts it into the container; so
 ours is written after each start, into the same inode, from outside: the
@@ -11,7 +11,7 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from weavemw.dockerapi.container import Container
 from weavemw.network.addresses import Interface
@@ -20,19 +20,28 @@ __all__ = ["hosts_of", "is_dockers", "rewrite", "rewritten"]
 
 _log = logging.getLogger(__name__)
 _TARGET = "/etc/hosts"
-_MARK = "\t# weave"
+_MARK, _SILENCED = "\t# weave", "# weave: "
 _LARGEST = 1 << 20
 
 
-def rewritten(text: str, addresses: Sequence[Interface], names: Sequence[str]) -> str:
+def rewritten(text: str, addresses: Sequence[Interface], names: Sequence[str], dockers: Collection[str] = ()) -> str:
     """The file with a line for each weave address first; our lines of an earlier time go, all others stay.
 
     ``names`` are in the order of hosts(5), the canonical one first; without any
-    there is nothing to say.
+    there is nothing to say. A line by which Docker gives one of them to one of
+    the addresses ``dockers`` becomes a comment, as long as there is one of ours:
+    glibc would find both addresses.
     """
     ours = [f"{one.ip}\t{' '.join(names)}{_MARK}" for one in addresses if names]
     lines = text.removesuffix("\n").split("\n") if text else []
-    return "".join(f"{line}\n" for line in ours + [line for line in lines if not line.endswith(_MARK)])
+    kept = (line.removeprefix(_SILENCED) for line in lines if not line.endswith(_MARK))
+    rest = [f"{_SILENCED}{line}" if ours and _gives(line, names, dockers) else line for line in kept]
+    return "".join(f"{line}\n" for line in ours + rest)
+
+
+def _gives(line: str, names: Sequence[str], addresses: Collection[str]) -> bool:
+    address, *its_names = line.split() or ("",)
+    return address in addresses and not set(names).isdisjoint(its_names)
 
 
 def hosts_of(fqdns: Iterable[str], container: Container) -> tuple[str, ...]:
@@ -62,7 +71,7 @@ def _rewrite(container: Container, addresses: Sequence[Interface], names: Sequen
     descriptor = os.open(container.hosts_path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         before = _read(descriptor)
-        after = rewritten(before.decode("utf-8", "surrogateescape"), addresses, names)
+        after = rewritten(before.decode("utf-8", "surrogateescape"), addresses, names, container.addresses)
         _write(descriptor, after.encode("utf-8", "surrogateescape"), before)
     finally:
         os.close(descriptor)

@@ -9,21 +9,23 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network, ip_interface
+from ipaddress import IPv4Interface, IPv4Network, ip_address, ip_interface, ip_network
 
-from weavemw.network.addresses import Interface
+from weavemw.network.addresses import Interface, Network
+from weavemw.network.answers import Route, Rule
 from weavemw.network.plan import WEAVE_DNS, Plan
 
 __all__ = ["ACK", "CREATE", "DUMP", "EXCL", "IFF_LOWER_UP", "IFF_RUNNING", "IFF_UP", "Link", "Message", "add_address",
            "addresses", "announce", "attribute", "attributes", "bridge", "complaint", "delete_address", "delete_link",
            "dns_neighbour", "dns_route", "end_of_dump", "get_link", "inside", "links", "multicast_route",
-           "no_link_local", "numbered", "promote", "read_address", "read_link", "readdressing", "responses",
-           "set_link", "veth"]
+           "no_link_local", "numbered", "promote", "read_address", "read_link", "read_route", "read_rule",
+           "readdressing", "responses", "route", "routes", "rule", "rules", "set_link", "veth"]
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_NEWNEIGH = 24, 28
+RTM_NEWROUTE, RTM_GETROUTE, RTM_NEWNEIGH = 24, 26, 28
+RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
 
 REQUEST, ACK, REPLACE, EXCL, CREATE, DUMP = 0x1, 0x4, 0x100, 0x200, 0x400, 0x300
 DUMP_INTERRUPTED = 0x10
@@ -41,9 +43,11 @@ RTEXT_FILTER_SKIP_STATS = 8
 
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
 IFA_F_NODAD = 0x02
-RTA_DST, RTA_OIF = 1, 4
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_TABLE = 1, 4, 5, 6, 15
+FRA_SRC, FRA_PRIORITY, FRA_TABLE, FR_ACT_TO_TBL = 2, 6, 15, 1
 NDA_DST, NDA_LLADDR, NUD_PERMANENT = 1, 2, 0x80
 RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_LINK, RTN_UNICAST = 254, 3, 253, 1
+RT_SCOPE_UNIVERSE = 0
 
 NLMSGERR_ATTR_MSG = 1
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
@@ -216,6 +220,36 @@ def dns_route(index: int) -> Message:
     return _route(index, WEAVE_DNS.network, f"reach weaveDNS by interface {index}")
 
 
+def route(wanted: Route) -> Message:
+    """Let there be this route, in place of one to the same network."""
+    gateway = wanted.gateway.packed if wanted.gateway else b""
+    scope = RT_SCOPE_UNIVERSE if gateway or wanted.network.version == 6 else RT_SCOPE_LINK
+    body = _ROUTE.pack(_family(wanted.network), wanted.network.prefixlen, 0, 0, 0, RTPROT_BOOT, scope, RTN_UNICAST, 0)
+    body += attribute(RTA_DST, wanted.network.network_address.packed) + attribute(RTA_OIF, wanted.index)
+    body += attribute(RTA_TABLE, wanted.table) + (attribute(RTA_GATEWAY, gateway) if gateway else b"")
+    return Message(RTM_NEWROUTE, ACK | CREATE | REPLACE, body, f"reach {wanted.network} by interface {wanted.index}")
+
+
+def routes() -> Message:
+    """Ask for the routes of all tables and families."""
+    return Message(RTM_GETROUTE, DUMP, _ROUTE.pack(*bytes(9)), "list the routes")
+
+
+def rule(wanted: Rule, *, there: bool = True) -> Message:
+    """Let there be this rule, or no more."""
+    source = wanted.source
+    body = _ROUTE.pack(_family(source), 0, source.prefixlen, 0, 0, 0, 0, FR_ACT_TO_TBL, 0)
+    body += attribute(FRA_SRC, source.network_address.packed) + attribute(FRA_PRIORITY, wanted.priority)
+    body += attribute(FRA_TABLE, wanted.table)
+    kind, flags = (RTM_NEWRULE, ACK | CREATE | EXCL) if there else (RTM_DELRULE, ACK)
+    return Message(kind, flags, body, f"change the rule for what comes from {source}")
+
+
+def rules() -> Message:
+    """Ask for the rules by which routes are chosen (ip-rule(8)), of all families."""
+    return Message(RTM_GETRULE, DUMP, _ROUTE.pack(*bytes(9)), "list the rules of routing")
+
+
 def dns_neighbour(index: int, mac: str) -> Message:
     """Let weaveDNS have this MAC address, whatever others answer to ARP (a permanent entry, rtnetlink(7))."""
     body = (_NEIGHBOUR.pack(AF_INET, index, NUD_PERMANENT, 0, 0) + attribute(NDA_DST, WEAVE_DNS.ip.packed)
@@ -282,6 +316,35 @@ def read_address(body: bytes) -> tuple[int, Interface] | None:
     values = dict(attributes(body, _ADDRESS.size))
     packed = values.get(IFA_LOCAL) or values.get(IFA_ADDRESS)
     return (index, ip_interface((packed, prefix))) if packed and family in (AF_INET, AF_INET6) else None
+
+
+def read_route(body: bytes) -> Route | None:
+    """A route from an RTM_NEWROUTE; ``None`` for one by several ways at once, or of another kind."""
+    family, length, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(body)
+    values = dict(attributes(body, _ROUTE.size))
+    if family not in _ANY or kind != RTN_UNICAST or RTA_OIF not in values:
+        return None
+    gateway = values.get(RTA_GATEWAY)
+    return Route(ip_network((values.get(RTA_DST, _ANY[family]), length)), _int(values[RTA_OIF]),
+                 ip_address(gateway) if gateway else None, _int(values.get(RTA_TABLE)) or table,
+                 _int(values.get(RTA_PRIORITY)))
+
+
+def read_rule(body: bytes) -> Rule | None:
+    """A rule from an RTM_NEWRULE; ``None`` for one of another kind than ours."""
+    family, _, length, _, table, _, _, action, _ = _ROUTE.unpack_from(body)
+    values = dict(attributes(body, _ROUTE.size))
+    if family not in _ANY or action != FR_ACT_TO_TBL or FRA_SRC not in values:
+        return None
+    return Rule(ip_network((values[FRA_SRC], length)), _int(values.get(FRA_TABLE)) or table,
+                _int(values.get(FRA_PRIORITY)))
+
+
+_ANY = {AF_INET: bytes(4), AF_INET6: bytes(16)}
+
+
+def _family(network: Network) -> int:
+    return AF_INET if network.version == 4 else AF_INET6
 
 
 def _route(index: int, network: IPv4Network, what: str) -> Message:

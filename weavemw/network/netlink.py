@@ -22,8 +22,9 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from weavemw.errors import NetworkError
-from weavemw.network import messages
+from weavemw.network import answers, messages
 from weavemw.network.addresses import Interface
+from weavemw.network.answers import Route, Rule
 from weavemw.network.messages import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, Link, Message
 from weavemw.network.plan import ETHWE, Ethwe, HostInterface, Plan, ProcessEnded, host_names, is_host_name, mac_for
 
@@ -83,12 +84,13 @@ class NetlinkSocket:
         self._socket.close()
 
     def do(self, *wanted: Message) -> None:
-        """Send all, and see each acknowledged; the first complaint is raised.
+        """Send all, if there are any, and see each acknowledged; the first complaint is raised.
 
         The kernel goes on with the others after a complaint: undoing is the caller's.
         """
         sent = {next(self._sequence): message for message in wanted}
-        self._send(sent)
+        if sent:
+            self._send(sent)
         complaints = []
         while sent:
             for kind, flags, sequence, body in self._receive(next(iter(sent.values()))):
@@ -327,6 +329,25 @@ class _ContainerNamespace:
         coming, going = messages.readdressing(link.index, has, wanted)
         self._inside.do(*coming)
         self._announce(link.index, link.mac, self._network.port(self._host).mac, *going)
+
+    def route_answers(self) -> None:
+        ethwe = self._inside.link(ETHWE)
+        ways = answers.default_routes(self._listed(messages.routes(), messages.read_route), ethwe.index if ethwe else 0)
+        had = {way.index: self._inside.given_addresses(way.index) for way in ways}
+        self._have_rules({rule for way in ways for rule in answers.rules_for(way, had[way.index])},
+                         [route for way in ways for route in answers.routes_for(way, had[way.index])])
+
+    def route_answers_no_more(self) -> None:
+        self._have_rules(set(), ())
+
+    def _have_rules(self, wanted: set[Rule], routes: Iterable[Route]) -> None:
+        """A rule whose table lacks a route leads on to the next one; so the order matters to nobody."""
+        going, coming = answers.changes(self._listed(messages.rules(), messages.read_rule), wanted)
+        self._inside.do(*map(messages.route, routes), *map(messages.rule, coming),
+                        *(messages.rule(one, there=False) for one in going))
+
+    def _listed(self, question: Message, read: Callable[[bytes], T | None]) -> list[T]:
+        return [one for one in map(read, self._inside.ask(question)) if one is not None]
 
     def _announce(self, index: int, mac: str, bridge_mac: str, *before: Message) -> None:
         """In this order: as its MAC address is set, the kernel forgets all neighbours, permanent ones too."""

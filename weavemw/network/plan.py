@@ -85,6 +85,15 @@ class Namespace(Protocol):
     def readdress(self, addresses: Iterable[Interface]) -> None:
         """Let an attached ``ethwe`` have exactly these addresses."""
 
+    def route_answers(self) -> None:
+        """Let what is answered from an address of Docker's leave by Docker's interface, though ``ethwe`` is nearer.
+
+        It may be called again when Docker's networks have changed.
+        """
+
+    def route_answers_no_more(self) -> None:
+        """Undo :meth:`route_answers`."""
+
     def undo(self) -> None:
         """Remove what :meth:`prepare` made; no error if there is nothing."""
 

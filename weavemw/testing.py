@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 from typing import Any
 
-from weavemw.dockerapi.container import Container
+from weavemw.dockerapi.container import Container, DockerNetwork
 from weavemw.dockerapi.wait_mount import PLACES, bind_of
 from weavemw.errors import DockerError, NetworkError, RouterBusy, RouterError
 from weavemw.network.plan import Ethwe, HostInterface, Plan, host_names
@@ -60,6 +60,7 @@ class FakeDocker(_Fake):
         self.containers: dict[str, Container] = {}
         self.images: dict[str, dict[str, Any]] = {}
         self.networks: dict[str, str] = {"bridge": "bridge", "none": "null", "host": "host"}
+        self.subnets: dict[str, tuple[str, ...]] = {"bridge": ("172.17.0.0/16",)}
         self.history: list[Mapping[str, Any]] = []
         self.exits: dict[str, list[int]] = {}
         self._listeners: list[queue.SimpleQueue[Mapping[str, Any] | None]] = []
@@ -112,6 +113,16 @@ class FakeDocker(_Fake):
         """Tell listeners of something that changes nothing here ("unpause", "exec_create: sh", …)."""
         self._emit(action, self.containers[container_id])
 
+    def create_network(self, name: str, *subnets: str) -> None:
+        """Make a network with the driver "bridge"; its name is its id."""
+        self.networks[name], self.subnets[name] = "bridge", subnets
+        self._tell({"Type": "network", "Action": "create", "Actor": {"ID": name, "Attributes": {"name": name}}})
+
+    def remove_network(self, name: str) -> None:
+        """Remove it."""
+        del self.networks[name], self.subnets[name]
+        self._tell({"Type": "network", "Action": "destroy", "Actor": {"ID": name, "Attributes": {"name": name}}})
+
     def disconnect(self) -> None:
         """The daemon goes away: every stream of events ends."""
         with self._lock:
@@ -145,7 +156,11 @@ class FakeDocker(_Fake):
 
     def bridge_subnets(self) -> tuple[str, ...]:
         self._called("bridge_subnets")
-        return ("172.17.0.0/16",)
+        return tuple(subnet for subnets in self.subnets.values() for subnet in subnets)
+
+    def all_networks(self) -> tuple[DockerNetwork, ...]:
+        self._called("all_networks")
+        return tuple(DockerNetwork(name, name, self.subnets.get(name, ())) for name in list(self.networks))
 
     def container_ids(self, *, everything: bool = False) -> tuple[str, ...]:
         self._called("container_ids", everything)

@@ -6,7 +6,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from weavemw.attaching.advice import misspelled, narrow, overlapping
+from weavemw.attaching.advice import in_the_way, misspelled, narrow, overlapping
+from weavemw.dockerapi.container import DockerNetwork
 from weavemw.network.addresses import parse
 
 
@@ -36,3 +37,15 @@ def test_addresses_that_reach_less_than_they_seem_to(value: str, count: int) -> 
 def test_subnets_of_docker(value: str, count: int) -> None:
     """What overlaps is named, of the same family."""
     assert len(list(overlapping(parse(value), ("172.17.0.0/16", "fe80::/64")))) == count
+
+
+@pytest.mark.parametrize(("subnets", "count"), [
+    (("10.32.5.0/24",), 1), (("10.0.0.0/8",), 1), (("172.17.0.0/16",), 0), ((), 0), (("fd00:10::/80",), 1),
+    (("172.17.0.0/16", "fd00:10::/80", "10.32.0.0/16"), 2),
+])
+def test_networks_of_docker_in_the_way_of_automatic_addresses(subnets: tuple[str, ...], count: int) -> None:
+    """Each subnet that overlaps is named with its network, of the same family."""
+    networks = [DockerNetwork("1", "fine", ("192.168.0.0/24",)), DockerNetwork("2", "shop", subnets)]
+    found = list(in_the_way(networks, [ip_network("10.32.0.0/12"), ip_network("fd00:10::/64")]))
+    assert len(found) == count
+    assert all(each.startswith("Docker's network shop (") for each in found)

@@ -64,6 +64,21 @@ def world(tmp_path, monkeypatch):
     made.close()
 
 
+def test_networks_in_the_way_are_named_while_they_are(world, caplog):
+    """One that was there before, and one made later; the log says it once, also after a new connection to Docker."""
+    world.docker.create_network("early", "10.32.0.0/26")
+    watcher = world.watching()
+    world.docker.create_network("late", "10.0.0.0/8")
+    world.docker.create_network("fine", "10.99.0.0/16")
+    await_true(lambda: [each.split()[2] for each in watcher.state.in_the_way] == ["early", "late"])
+    world.docker.remove_network("early")
+    await_true(lambda: [each.split()[2] for each in watcher.state.in_the_way] == ["late"])
+    world.docker.disconnect()
+    await_true(lambda: watcher.state.counters["connections"] == 2)
+    await_true(lambda: not len(watcher._schedule))
+    assert (caplog.text.count("network early"), caplog.text.count("network late")) == (1, 1)
+
+
 def test_what_the_daemon_starts_is_attached(world):
     """A container that a restart policy starts is attached, with its names, and again after the next restart."""
     watcher = world.watching()

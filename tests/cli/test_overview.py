@@ -63,6 +63,13 @@ def test_what_the_watcher_can_not_do_stands_at_the_watcher() -> None:
     assert "Watcher: follows Docker's events; removing orphans: no (tried 3 times)\n" in shown
 
 
+def test_networks_in_the_way_stand_at_the_watcher() -> None:
+    """In its words; an older watcher says nothing of them."""
+    watcher = {"connected": True, "error": "", "in_the_way": ["Docker's network shop (10.32.5.0/24) overlaps"]}
+    shown = _shown(_facts(proxy=_PROXY | {"watcher": watcher}))
+    assert "Watcher: follows Docker's events; Docker's network shop (10.32.5.0/24) overlaps\n" in shown
+
+
 @pytest.mark.parametrize(("changes", "line"), [
     pytest.param({"proxy": {"running": False}}, "weave proxy is not running", id="no proxy"),
     pytest.param({"proxy": {"running": False, "error": "can't read /x: try again as root"}},

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from weavemw.dockerapi.client import DockerClient
+from weavemw.dockerapi.container import DockerNetwork
 from weavemw.dockerapi.requester import Answer
 from weavemw.errors import DockerError, DockerUnreachable, NoAnswer, NoSuchContainer
 
@@ -49,6 +50,9 @@ class Canned:
     pytest.param(lambda docker: docker.bridge_subnets(),
                  [{"IPAM": {"Config": [{"Subnet": "10.0.0.0/8"}, {}]}}, {"IPAM": None}],
                  "/networks?filters=%7B%22driver%22%3A%20%5B%22bridge%22%5D%7D", ("10.0.0.0/8",), id="subnets"),
+    pytest.param(lambda docker: docker.all_networks(),
+                 [{"Id": "1", "Name": "n", "IPAM": {"Config": [{"Subnet": "10.0.0.0/8"}, {}]}}, {"IPAM": None}],
+                 "/networks", (DockerNetwork("1", "n", ("10.0.0.0/8",)), DockerNetwork("", "")), id="networks"),
     pytest.param(lambda docker: docker.find("a"), {"Id": "1"}, "/containers/a/json", {"Id": "1"}, id="find"),
 ])
 def test_what_is_asked_and_what_is_made_of_it(call: Callable[[DockerClient], Any], body: Any, path: str,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from host import TestHost
-from launched import Launched
+from launched import Launched, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
@@ -87,6 +87,20 @@ def test_published_ports_answer_a_client_from_the_weave_range(weave: Launched, c
     assert "404" in client.gets(f"http://{HOST}:8080/")
     weave.weave("relaunch")
     assert "404" in client.gets(f"http://{HOST}:8080/")
+
+
+def test_a_network_in_the_way_is_named(weave: Launched) -> None:
+    """One that was made after the launch: in log and status, and to who creates a container on it."""
+    weave.docker("network", "create", "--subnet", "10.40.5.0/24", "astray")
+    try:
+        said = weave.docker("run", "--rm", "--net=astray", "busybox", "true").stderr
+        assert "weave: Docker's network astray (10.40.5.0/24) overlaps the weave network's 10.32.0.0/12" in said
+        assert eventually(lambda: "network astray (10.40.5.0/24) overlaps" in weave.weave("status", "proxy").stdout)
+        assert weave.log().count("network astray (10.40.5.0/24) overlaps") == 1
+        assert weave.docker("run", "--rm", "busybox", "true").stderr == ""
+    finally:
+        weave.docker("network", "rm", "astray")
+    assert eventually(lambda: "astray" not in str(weave.status()["proxy"]["watcher"]))
 
 
 def test_rules_go_with_the_interface(weave: Launched, web: Callable[..., str]) -> None:

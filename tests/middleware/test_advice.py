@@ -21,9 +21,9 @@ class World:
     def __init__(self) -> None:
         self.docker, self.router = FakeDocker(), FakeRouter("10.32.0.0/12")
 
-    def warnings(self, decision: object, env: tuple[str, ...] = ()) -> list[str]:
+    def warnings(self, decision: object, env: tuple[str, ...] = (), network: str = "") -> list[str]:
         adviser = CreateAdviser(lambda *_: [], docker=self.docker, router=self.router)
-        body = json.dumps({"Env": env}).encode()
+        body = json.dumps({"Env": env, "HostConfig": {"NetworkMode": network}}).encode()
         environ: dict[str, Any] = {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         return list(adviser._warnings(environ, decision))  # type: ignore[arg-type]
 
@@ -55,6 +55,18 @@ def test_addresses(world: World) -> None:
     assert held.startswith("172.17.0.9 is held by web, which runs")
     world.docker.die(holder.id)
     assert len(world.warnings(Attach(parse("10.33.1.1/24 172.17.0.9/24")))) == 2
+
+
+@pytest.mark.parametrize("mode", ["shop", "0123abc"])
+def test_a_network_in_the_way(world: World, mode: str) -> None:
+    """The one that the container will be on, by its name or its id, is named if it overlaps the weave range."""
+    world.docker.create_network("0123abc456", "10.32.5.0/24")
+    world.docker.create_network("shop", "10.33.0.0/16")
+    world.docker.create_network("fine", "10.99.0.0/16")
+    assert world.warnings(Attach(parse("")), network="fine") == []
+    (told,) = world.warnings(Attach(parse("")), network=mode)
+    assert told.startswith(f"Docker's network {mode}")
+    assert "overlaps the weave network's 10.32.0.0/12" in told
 
 
 def test_what_can_not_be_found_out_is_not_said(world: World) -> None:

@@ -6,12 +6,14 @@ Nothing is said of what was asked for: ``WEAVE_CIDR=none``, the host's network, 
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_network
 
+from weavemw.dockerapi.container import DockerNetwork
 from weavemw.network.addresses import VARIABLE, Claim, Network, Subnet, Wanted
 
-__all__ = ["misspelled", "narrow", "overlapping"]
+__all__ = ["in_the_way", "misspelled", "narrow", "overlapping"]
 
 _ALIKE = 0.8  # difflib's ratio: WEAVE_CDIR has 0.9, WEAVE_DIR 0.84, WEAVE_PORT 0.7
 
@@ -42,6 +44,15 @@ def overlapping(wanted: Iterable[Wanted], docker: Iterable[str]) -> Iterator[str
         for other in others:
             if network and network.version == other.version and network.overlaps(other):
                 yield f"{network} overlaps with {other} of a Docker network: who is in both can't be told apart"
+
+
+def in_the_way(networks: Iterable[DockerNetwork], ranges: Iterable[Network]) -> Iterator[str]:
+    """Of Docker's networks that overlap the ranges of automatic addresses."""
+    for one, ours in itertools.product(networks, tuple(ranges)):
+        for subnet in map(ip_network, one.subnets):
+            if subnet.version == ours.version and subnet.overlaps(ours):
+                yield (f"Docker's network {one.name} ({subnet}) overlaps the weave network's {ours}: a container on it "
+                       f"may not reach others there; make it anew with another --subnet")
 
 
 def _network(wanted: Wanted) -> Network | None:

@@ -10,7 +10,8 @@ from weavemw.dockerapi.container import Container
 from weavemw.errors import DockerError, InvalidCidr
 from weavemw.network.addresses import VARIABLE, Default, Wanted, parse, value_in
 
-__all__ = ["CREATED_ELSEWHERE", "promised_to", "shared_network", "unsuitable_network", "wanted_by", "why_alone"]
+__all__ = ["CREATED_ELSEWHERE", "is_built_in", "promised_to", "shared_network", "unsuitable_network", "wanted_by",
+           "why_alone"]
 
 #: Why a container is left alone that was not created through the proxy, and for no other reason.
 CREATED_ELSEWHERE = "it was not created through the proxy"
@@ -41,9 +42,14 @@ def shared_network(mode: str) -> str:
     return ""
 
 
+def is_built_in(mode: str) -> bool:
+    """Whether this network mode is Docker's own bridge, or no network of Docker's."""
+    return mode in _BUILT_IN
+
+
 def unsuitable_network(docker: Docker, mode: str) -> str:
     """Why a container on this network is left alone; empty if it is not."""
-    if mode in _BUILT_IN:
+    if is_built_in(mode):
         return ""
     try:
         driver = docker.network_driver(mode)

@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
+from ipaddress import ip_network
 
+from weavemw.attaching import advice
 from weavemw.attaching.attachment import Attachment, NotRunning
 from weavemw.attaching.hostnames import folded
 from weavemw.attaching.policy import CREATED_ELSEWHERE, promised_to, shared_network, why_alone
 from weavemw.attaching.reasons import Reason, Reasons
 from weavemw.attaching.schedule import Schedule
-from weavemw.attaching.tasks import Death, Look, Settle, Sweep, Task
+from weavemw.attaching.tasks import Death, Look, Networks, Settle, Sweep, Task
 from weavemw.dockerapi.client import Docker
 from weavemw.dockerapi.container import Container
 from weavemw.errors import DockerError, RouterError, RouterUnreachable
@@ -59,6 +61,8 @@ class Settler:
                 self._take_names(container_id)
             case Look():
                 self._look()
+            case Networks():
+                self._look_at_networks()
             case Sweep():
                 self._sweep()
 
@@ -80,7 +84,18 @@ class Settler:
             for container_id in running:
                 self.schedule.put(Settle(container_id))
         self._look_at_what_is_gone(known=self._registered)
+        self.schedule.put(Networks())
         self.schedule.put(Sweep())
+
+    def _look_at_networks(self) -> None:
+        """Show which of Docker's are in the way of ours, and log it, once as long as it is so."""
+        router = self.attachment.router
+        ranges = [ip_network(subnet) for subnet in (router.default_subnet(), router.default_subnet6()) if subnet]
+        found = list(advice.in_the_way(self.docker.all_networks(), ranges))
+        with self.shown.changing() as state:
+            new, state.in_the_way = [one for one in found if one not in state.in_the_way], found
+        for one in new:
+            _log.warning("%s", one)
 
     def _doubt_names_of(self, running: Iterable[str]) -> None:
         self._registered = self._names_at_the_router()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Death", "Look", "Settle", "Sweep", "Task"]
+__all__ = ["Death", "Look", "Networks", "Settle", "Sweep", "Task"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,14 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class Networks:
+    """Find networks of Docker's that are in the way of ours."""
+
+    def __str__(self) -> str:
+        return "looking at Docker's networks"
+
+
+@dataclass(frozen=True, slots=True)
 class Sweep:
     """Remove what belongs to no container."""
 
@@ -43,4 +51,4 @@ class Sweep:
         return "removing orphans"
 
 
-Task = Settle | Death | Look | Sweep
+Task = Settle | Death | Look | Networks | Sweep

@@ -51,7 +51,7 @@ from weavemw.attaching.owners import with_names
 from weavemw.attaching.reasons import Reason, Reasons
 from weavemw.attaching.schedule import Schedule
 from weavemw.attaching.settling import Settler
-from weavemw.attaching.tasks import Death, Look, Settle, Sweep, Task
+from weavemw.attaching.tasks import Death, Look, Networks, Settle, Sweep, Task
 from weavemw.dockerapi.client import Docker
 from weavemw.dockerapi.container import Container
 from weavemw.errors import WeaveError
@@ -218,6 +218,8 @@ class Watcher:
 
     def _heard_of_network(self, action: str, container_id: str) -> None:
         """What is connected has other aliases. As part of a start or a death it needs no look, and that comes soon."""
+        if action in ("create", "destroy"):
+            self._schedule.put(Networks())
         if action in ("connect", "disconnect") and container_id:
             self._reasons.add(container_id, Reason.CONNECTED)
             self._schedule.put(Settle(container_id), _CONNECTED_AGO)

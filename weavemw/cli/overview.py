@@ -114,7 +114,8 @@ def _watcher(state: Facts | None, to: Screen) -> str:
         progress = f" (looked at {looked} of {found} containers)" if looked < found else ""
         failing = [to.paint(f"; {what}: {_waits({**row, 'reason': row['error']})}", fg="yellow")
                    for what, row in (state.get("failing") or {}).items()]
-        return "".join(("follows Docker's events", progress, *failing))
+        in_the_way = [to.paint(f"; {each}", fg="yellow") for each in state.get("in_the_way") or ()]
+        return "".join(("follows Docker's events", progress, *failing, *in_the_way))
     return to.paint(f"does not follow Docker's events: {state['error'] or 'not yet'}", fg="red")
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from weavemw.dockerapi.container import Container
+from weavemw.dockerapi.container import Container, DockerNetwork
 from weavemw.dockerapi.requester import Answer, Requester
 from weavemw.errors import DockerError, DockerUnreachable, NoAnswer, NoSuchContainer
 
@@ -35,6 +35,9 @@ class Docker(Protocol):
 
     def bridge_subnets(self) -> tuple[str, ...]:
         """The subnets of all networks with the driver "bridge" (``GET /networks``)."""
+
+    def all_networks(self) -> tuple[DockerNetwork, ...]:
+        """All networks (``GET /networks``)."""
 
     def container_ids(self, *, everything: bool = False) -> tuple[str, ...]:
         """Ids of the running containers, or of all."""
@@ -77,8 +80,10 @@ class DockerClient:
 
     def bridge_subnets(self) -> tuple[str, ...]:
         rows = self.get(f"/networks?filters={quote(json.dumps({'driver': ['bridge']}))}")
-        configs = [config for row in rows for config in (row.get("IPAM") or {}).get("Config") or ()]
-        return tuple(config["Subnet"] for config in configs if config.get("Subnet"))
+        return tuple(subnet for row in rows for subnet in DockerNetwork.from_row(row).subnets)
+
+    def all_networks(self) -> tuple[DockerNetwork, ...]:
+        return tuple(map(DockerNetwork.from_row, self.get("/networks")))
 
     def container_ids(self, *, everything: bool = False) -> tuple[str, ...]:
         return tuple(row["Id"] for row in self.get(f"/containers/json?all={int(everything)}"))

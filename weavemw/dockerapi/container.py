@@ -1,4 +1,4 @@
-"""A container as the daemon's inspect shows it, reduced to what attaching needs. Pure.
+"""A container or a network as the daemon shows it, reduced to what attaching needs. Pure.
 
 Fields that new API versions leave out (API 1.52 dropped several) read as empty.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from weavemw.dockerapi.wait_mount import path_in, program_of
 
-__all__ = ["Container"]
+__all__ = ["Container", "DockerNetwork"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +119,22 @@ class Container:
             labels=tuple((_object(config, "Labels")).items()),
             config=config,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class DockerNetwork:
+    """A network of Docker's and its subnets; a row of ``GET /networks``."""
+
+    id: str
+    name: str
+    subnets: tuple[str, ...] = ()
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> DockerNetwork:
+        """Read a row; whatever is missing or null reads as empty."""
+        configs = _object(row, "IPAM").get("Config") or ()
+        return cls(str(row.get("Id") or ""), str(row.get("Name") or ""),
+                   tuple(str(config["Subnet"]) for config in configs if config.get("Subnet")))
 
 
 def _object(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:

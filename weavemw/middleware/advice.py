@@ -6,13 +6,15 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
 from ipaddress import ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from weavemw import context
 from weavemw.attaching import advice
 from weavemw.attaching.allocation import owner_of
 from weavemw.attaching.decision import Attach, LeaveAlone
+from weavemw.attaching.policy import is_built_in
 from weavemw.dockerapi import routes
+from weavemw.dockerapi.configs import host_config, network_mode
 from weavemw.dockerapi.payload import body_of, encode, parse
 from weavemw.errors import DockerError, WeaveError
 from weavemw.middleware.captured import Captured, capture
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CreateAdviser"]
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +57,9 @@ class CreateAdviser:
     def _warnings(self, environ: WSGIEnvironment, decision: Attach | LeaveAlone) -> Iterator[str]:
         document = body_of(environ).document
         yield from advice.misspelled(document.strings("Env") or () if document else ())
+        if isinstance(decision, Attach):
+            mode = network_mode(host_config(document)) if document else ""
+            yield from _known(self._in_the_way, mode) if mode and not is_built_in(mode) else ()
         if isinstance(decision, LeaveAlone):
             if decision.is_surprising:
                 yield f"the container is not on the weave network, because {decision.reason}"
@@ -61,6 +67,13 @@ class CreateAdviser:
         wanted = [one for one in decision.wanted if not isinstance(one, Default)]
         for find in (self._narrow, self._overlapping, self._held) if wanted else ():
             yield from _known(find, wanted)
+
+    def _in_the_way(self, mode: str) -> Iterator[str]:
+        """Of the network of Docker's that the container will be on; the watcher tells of the others."""
+        subnets = self.router.default_subnet(), self.router.default_subnet6()
+        networks = self.docker.all_networks()
+        own = [one for one in networks if one.name == mode] or [one for one in networks if one.id.startswith(mode)]
+        yield from advice.in_the_way(own, [ip_network(subnet) for subnet in subnets if subnet])
 
     def _narrow(self, wanted: Sequence[Wanted]) -> Iterator[str]:
         if default := self.router.default_subnet():
@@ -93,9 +106,9 @@ def with_warnings(reply: Captured, warnings: list[str]) -> Captured:
     return reply.with_body(encode(document) + rest)
 
 
-def _known(find: Callable[[Sequence[Wanted]], Iterator[str]], wanted: Sequence[Wanted]) -> list[str]:
+def _known(find: Callable[[T], Iterator[str]], what: T) -> list[str]:
     try:
-        return list(find(wanted))
+        return list(find(what))
     except (WeaveError, ValueError) as error:
         _log.info("a create may lack a warning: %s", error)
         return []

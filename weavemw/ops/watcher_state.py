@@ -53,7 +53,8 @@ class State:
     """What the watcher shows; times are Unix times. ``beat``: when it wrote this.
 
     ``pending``, ``left_alone`` (with reasons): by container id. ``failing``: what it can't do that is of no single
-    container, by what that is. Of the containers ``found`` when it connected to Docker, it has ``looked`` at so many.
+    container, by what that is. ``in_the_way``: networks of Docker's that overlap ours.
+    Of the containers ``found`` when it connected to Docker, it has ``looked`` at so many.
     """
 
     pid: int = field(default_factory=os.getpid)
@@ -64,6 +65,7 @@ class State:
     pending: dict[str, Pending] = field(default_factory=dict)
     failing: dict[str, Pending] = field(default_factory=dict)
     left_alone: dict[str, dict[str, str]] = field(default_factory=dict)
+    in_the_way: list[str] = field(default_factory=list)
     found: int = 0
     looked: int = 0
     counters: dict[str, int] = field(default_factory=lambda: dict.fromkeys(

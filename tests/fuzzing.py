@@ -131,13 +131,13 @@ def predict(body: bytes) -> dict[str, Any] | str:
         return "error"
     except AmbiguousError:
         return "either"
-    if not config or not config.get("Image"):
+    if not config or not any(config.get(name) for name in ("Image", "Entrypoint", "Cmd")):
         return "untouched"
     host = config.get("HostConfig") or {}
     mode = host.get("NetworkMode") or "default"
     if mode == "host" or mode.startswith("container:"):
         return "untouched"
-    if config["Image"] != "busybox":
+    if config.get("Image") not in ("busybox", "", None):
         return "refused"
     cidr = [env.partition("=")[2] for env in config.get("Env") or () if env.startswith("WEAVE_CIDR=")]
     if cidr and cidr[-1].strip(" ,") == "none":
@@ -153,7 +153,7 @@ def _with_network(config: dict[str, Any], host: dict[str, Any]) -> dict[str, Any
     entrypoint, cmd = config.get("Entrypoint"), config.get("Cmd")
     if entrypoint and entrypoint[0] == "/dev/w":
         entrypoint = entrypoint[1:] or [""]
-    if not entrypoint and not cmd:
+    if not entrypoint and not cmd and config.get("Image"):
         cmd = ["sh"]
     if entrypoint == [""]:  # docker run --entrypoint ""
         entrypoint = None

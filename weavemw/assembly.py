@@ -49,7 +49,8 @@ def attachment(settings: Settings, tally: Tally | None = None) -> Attachment:
     from weavemw.network.netlink import NetlinkNetwork
 
     return Attachment(docker=docker(settings), router=router(settings),
-                      network=NetlinkNetwork(settings.bridge, settings.mtu), run_dir=settings.run_dir,
+                      network=NetlinkNetwork(settings.bridge, settings.mtu, allow_spoofing=settings.allow_spoofing),
+                      run_dir=settings.run_dir,
                       rewrite_hosts=settings.rewrite_hosts, multicast_route=settings.multicast_route,
                       tally=tally, state_dir=settings.state_dir, naming=naming(settings))
 

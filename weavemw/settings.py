@@ -117,6 +117,8 @@ class Settings:
                                      negated="Attach only containers that have a WEAVE_CIDR.")
     multicast_route: bool = _setting(True, Group.ATTACHING, "Containers get a route for multicast.",
                                      negated="No route for multicast in containers.")
+    allow_spoofing: bool = _setting(
+        False, Group.ATTACHING, "Containers may send from addresses on the weave network that are not theirs.")
     rewrite_inspect: bool = _setting(False, Group.ATTACHING, "Show weave addresses in `docker inspect`.")
     hide_wait_program: bool = _setting(
         True, Group.ATTACHING, "Docker's answers do not show how containers are held back.",

@@ -359,6 +359,13 @@ class RecordingNetwork(_Fake):
         with self._lock:
             return tuple(self.outside.values())
 
+    def guard(self, container_id: str, addresses: Iterable[Interface]) -> None:
+        self._called("guard", container_id, tuple(addresses))
+
+    def unguarded(self) -> tuple[HostInterface, ...]:
+        self._called("unguarded")
+        return ()
+
     def delete(self, host_interface: str) -> bool:
         self._called("delete", host_interface)
         return self._remove(host_interface)

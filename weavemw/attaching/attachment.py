@@ -134,6 +134,7 @@ class Attachment:
                 self._attach(container, namespace, self._plan(container, addresses), names)
                 return True
             if set(found.addresses) != set(addresses):
+                self.network.guard(container.id, addresses)
                 namespace.readdress(addresses)
             self._route_answers(container, namespace)
             self._name(container, addresses, names)
@@ -221,11 +222,19 @@ class Attachment:
         What doesn't belong to a container ("weave:expose") is never touched.
         """
         self._locks.tidy()
+        self.guard_again()
         swept = Swept(names=self._sweep_names(), interfaces=self._sweep_interfaces(), addresses=self._sweep_addresses())
         if swept != Swept():
             _log.info("swept orphans: %d interfaces, %d names, addresses of %d containers", swept.interfaces,
                       swept.names, swept.addresses)
         return swept
+
+    def guard_again(self) -> None:
+        """Guard the interfaces that nothing guards any more (`nft flush ruleset`), or never did."""
+        for interface in self.network.unguarded():
+            if interface.container_id:  # else it is being attached, which guards it
+                with self.lock(interface.container_id):
+                    self.network.guard(interface.container_id, self.router.addresses(interface.container_id))
 
     # Attaching
 

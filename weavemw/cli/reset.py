@@ -18,7 +18,7 @@ from weavemw.cli.progress import progress
 from weavemw.cli.router import router_serves
 from weavemw.dockerapi import hosts
 from weavemw.errors import Conflict, DockerUnreachable, WeaveError
-from weavemw.network import bridge, firewall
+from weavemw.network import bridge, firewall, guard
 from weavemw.network.netlink import NetlinkNetwork
 from weavemw.ops import run_dir, run_file, troubles
 from weavemw.ops.watcher_state import LOCK_FILE
@@ -102,6 +102,7 @@ def _remove_network(settings: Settings) -> Iterator[str]:
         for count, interface in enumerate(interfaces, 1):
             network.delete(interface.name)
             tell(count)
+    guard.remove(settings.bridge)
     firewall.shut()
     found = bridge.look(settings.bridge)
     if found is None:

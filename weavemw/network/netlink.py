@@ -9,37 +9,31 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import functools
-import itertools
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from weavemw.errors import NetworkError
-from weavemw.network import answers, messages
+from weavemw.network import answers, guard, messages
 from weavemw.network.addresses import Interface
 from weavemw.network.answers import Route, Rule
 from weavemw.network.messages import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, Link, Message
+from weavemw.network.netlink_socket import Exists, NetlinkSocket, NoSuchThing
 from weavemw.network.plan import ETHWE, Ethwe, HostInterface, Plan, ProcessEnded, host_names, is_host_name, mac_for
 
 __all__ = ["NetlinkNetwork", "NetlinkSocket", "ensure_bridge", "setns"]
 
 T = TypeVar("T")
 
-_SOL_NETLINK, _ADD_MEMBERSHIP, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 270, 1, 10, 11, 12
-_LINK_GROUP = 1
 _OWN_NAMESPACES = "/proc/thread-self/ns"
 _KINDS_OF_NAMESPACES = {"net": 0x40000000, "uts": 0x04000000}  # CLONE_NEWNET, CLONE_NEWUTS (sched.h)
 _NAMED = {"net": "network namespace", "uts": "UTS namespace"}
 _DONE = {"net": "attached", "uts": "named"}
-_LIMIT = 10.0  # seconds that the kernel has for an answer
-_DUMPS = 5  # how often a list is asked for that changes while it is read
+_LIMIT = 10.0  # seconds that the kernel has to let a thread in
 _MTU = 1376  # of a bridge that is made here: what the router gives its own
 
 
@@ -53,152 +47,6 @@ def setns(descriptor: int, kind: str = "net") -> None:
     if _libc().setns(descriptor, _KINDS_OF_NAMESPACES[kind]):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-
-
-class NetlinkSocket:
-    """A route netlink socket in the namespace of the thread that makes it; used by one thread at a time.
-
-    Whatever fails raises :class:`~weavemw.errors.NetworkError`.
-    """
-
-    def __init__(self) -> None:
-        try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-        except OSError as error:
-            raise NetworkError(f"can't talk to the kernel: {error.strerror}") from error
-        self._sequence = itertools.count(1)
-        self._socket.settimeout(_LIMIT)
-        with contextlib.suppress(OSError):  # kernels before 4.12 have no words for their complaints
-            for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):  # the last: from 4.20 on, addresses of one interface
-                self._socket.setsockopt(_SOL_NETLINK, option, 1)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close it; more than once is fine."""
-        self._socket.close()
-
-    def do(self, *wanted: Message) -> None:
-        """Send all, if there are any, and see each acknowledged; the first complaint is raised.
-
-        The kernel goes on with the others after a complaint: undoing is the caller's.
-        """
-        sent = {next(self._sequence): message for message in wanted}
-        if sent:
-            self._send(sent)
-        complaints = []
-        while sent:
-            for kind, flags, sequence, body in self._receive(next(iter(sent.values()))):
-                if kind == messages.NLMSG_ERROR and (message := sent.pop(sequence, None)):
-                    complaints.append((message, *messages.complaint(flags, body)))
-        for message, number, words in complaints:
-            _raise_for(message, number, words)
-
-    def ask(self, wanted: Message) -> list[bytes]:
-        """Bodies of the answers to a question, or to a dump; what changes while it is listed is asked for again."""
-        for _ in range(_DUMPS):
-            bodies, whole = self._answers(wanted)
-            if whole:
-                return bodies
-        raise NetworkError(f"can't {wanted.what}: it changed meanwhile")
-
-    def _answers(self, wanted: Message) -> tuple[list[bytes], bool]:
-        sequence = next(self._sequence)
-        self._send({sequence: wanted})
-        bodies: list[bytes] = []
-        whole = True
-        while not bodies or wanted.flags & messages.DUMP:
-            for kind, flags, its_sequence, body in self._receive(wanted):
-                if its_sequence != sequence:
-                    continue
-                if kind == messages.NLMSG_ERROR:
-                    _raise_for(wanted, *messages.complaint(flags, body))
-                whole = whole and not flags & messages.DUMP_INTERRUPTED
-                if kind == messages.NLMSG_DONE:
-                    _raise_for(wanted, messages.end_of_dump(body), "")
-                    return bodies, whole
-                bodies.append(body)
-        return bodies, whole
-
-    def link(self, name: str) -> Link | None:
-        """The interface of this name."""
-        try:
-            return messages.read_link(self.ask(messages.get_link(name))[0])
-        except _NoSuchThing:
-            return None
-
-    def links(self, *, master: int = 0, kind: str = "") -> tuple[Link, ...]:
-        """All interfaces, or the ports of the bridge with this index, or the interfaces of this kind."""
-        links = map(messages.read_link, self.ask(messages.links(master=master, kind=kind)))
-        return tuple(link for link in links if master in (0, link.master) and kind in ("", link.kind))
-
-    def addresses(self, index: int) -> tuple[Interface, ...]:
-        """The addresses of an interface, none if it is gone."""
-        with contextlib.suppress(_NoSuchThing):
-            addresses = map(messages.read_address, self.ask(messages.addresses(index)))
-            return tuple(address[1] for address in addresses if address and address[0] == index)
-        return ()
-
-    def given_addresses(self, index: int) -> tuple[Interface, ...]:
-        """The same without those that the kernel made itself (IPv6, link-local)."""
-        return tuple(address for address in self.addresses(index)
-                     if address.version == 4 or not address.is_link_local)
-
-    def watch_links(self) -> None:
-        """From now on be told of each change of an interface."""
-        self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _LINK_GROUP)
-
-    def wait_for(self, index: int, flags: int) -> None:
-        """Wait for the word that an interface has all these flags; :meth:`watch_links` came first."""
-        wanted = messages.get_link(f"interface {index} with carrier")
-        deadline = time.monotonic() + _LIMIT
-        while time.monotonic() < deadline:
-            for kind, _, _, body in self._receive(wanted):
-                if kind == messages.RTM_NEWLINK and _is_so(messages.read_link(body), index, flags):
-                    return
-        raise NetworkError(f"interface {index} got no carrier within {_LIMIT:g} seconds")
-
-    def _send(self, sent: dict[int, Message]) -> None:
-        try:
-            self._socket.send(b"".join(messages.numbered(message, number) for number, message in sent.items()))
-        except OSError as error:
-            raise NetworkError(f"can't {next(iter(sent.values())).what}: {error.strerror}") from error
-
-    def _receive(self, wanted: Message) -> Iterator[tuple[int, int, int, bytes]]:
-        """What the kernel says; in a container others may write to the socket too."""
-        try:
-            said, (sender, _) = self._socket.recvfrom(65536)
-        except OSError as error:
-            raise NetworkError(f"can't {wanted.what}: the kernel gave no answer ({error})") from error
-        return messages.responses(said) if sender == 0 else iter(())
-
-
-def _is_so(link: Link, index: int, flags: int) -> bool:
-    return link.index == index and link.flags & flags == flags
-
-
-class _NoSuchThing(NetworkError):
-    """What was to be changed or removed is not there."""
-
-
-class _Exists(NetworkError):
-    """What was to be made is there already."""
-
-
-_KINDS: dict[int, type[NetworkError]] = {errno.ENODEV: _NoSuchThing, errno.EADDRNOTAVAIL: _NoSuchThing,
-                                         errno.EEXIST: _Exists}
-
-
-def _raise_for(message: Message, number: int, words: str) -> None:
-    if number:
-        said = f" ({words})" if words else ""
-        error = OSError(number, os.strerror(number))
-        raise _KINDS.get(number, NetworkError)(f"can't {message.what}: {error.strerror}{said}") from error
 
 
 def _inside(namespace: int, action: Callable[[], T], kind: str = "net") -> T:
@@ -241,12 +89,14 @@ def _away(namespace: int, kind: str) -> Iterator[None]:
 class NetlinkNetwork:
     """:class:`~weavemw.network.plan.Network` on a bridge of this host; it is made if it is missing.
 
-    ``mtu`` is in bytes; 0 means the bridge's own (1376 where it has to be made).
+    ``mtu`` is in bytes; 0 means the bridge's own (1376 where it has to be made). With ``allow_spoofing`` containers
+    may send from any address, else from those that they were given (:mod:`weavemw.network.guard`).
     """
 
-    def __init__(self, bridge: str = "weave", mtu: int = 0) -> None:
+    def __init__(self, bridge: str = "weave", mtu: int = 0, *, allow_spoofing: bool = False) -> None:
         self.bridge = bridge
         self.mtu = mtu
+        self.allow_spoofing = allow_spoofing
 
     @contextlib.contextmanager
     def namespace(self, pid: int, sandbox: str = "") -> Iterator[_ContainerNamespace]:
@@ -266,8 +116,11 @@ class NetlinkNetwork:
 
     def detach(self, container_id: str) -> bool:
         with NetlinkSocket() as host:
-            names = [name for name in host_names(container_id) if _belongs(host.link(name), container_id)]
-            return sum(_deleted(host, name) for name in names) > 0
+            names = self._names(host, container_id)
+            removed = sum(_deleted(host, name) for name in names)
+        for name in {host_names(container_id)[0], *names}:  # since Linux 6.16 a chain outlives its interface
+            guard.unguard(self.bridge, name)
+        return removed > 0
 
     def interfaces(self) -> tuple[HostInterface, ...]:
         with NetlinkSocket() as host:
@@ -278,6 +131,28 @@ class NetlinkNetwork:
     def delete(self, host_interface: str) -> bool:
         with NetlinkSocket() as host:
             return _deleted(host, host_interface)
+
+    def guard(self, container_id: str, addresses: Iterable[Interface]) -> None:
+        with NetlinkSocket() as host:
+            for name in self._names(host, container_id):
+                self.guard_port(name, Plan(container_id, tuple(addresses)))
+
+    def guard_port(self, name: str, plan: Plan) -> None:
+        """Let a host end let in only what is from the container of this plan."""
+        if self.allow_spoofing:
+            guard.unguard(self.bridge, name)
+        else:
+            guard.guard(self.bridge, name, plan.mac, plan.addresses)
+
+    def unguarded(self) -> tuple[HostInterface, ...]:
+        guarded, interfaces = guard.guarded(self.bridge), self.interfaces()
+        there = set() if self.allow_spoofing else {one.name for one in interfaces}
+        for name in guarded - there:
+            guard.unguard(self.bridge, name)
+        return () if self.allow_spoofing else tuple(one for one in interfaces if one.name not in guarded)
+
+    def _names(self, host: NetlinkSocket, container_id: str) -> list[str]:
+        return [name for name in host_names(container_id) if _belongs(host.link(name), container_id)]
 
     def port(self, host: NetlinkSocket) -> Link:
         """The bridge that host ends are enslaved to."""
@@ -303,10 +178,11 @@ class _ContainerNamespace:
         return Ethwe(link.mac, bool(up), self._inside.given_addresses(link.index))
 
     def prepare(self, plan: Plan) -> str:
-        with contextlib.suppress(_NoSuchThing):
+        with contextlib.suppress(NoSuchThing):
             self._inside.do(messages.delete_link(ETHWE)) if self._inside.link(ETHWE) else None
         self._plan, self._name = plan, self._make(plan)
         try:
+            self._network.guard_port(self._name, plan)
             self._furnish(plan)
         except BaseException:
             self.undo()
@@ -376,7 +252,7 @@ class _ContainerNamespace:
                              namespace=self._descriptor, master=bridge.index)
         try:
             self._host.do(pair)
-        except _Exists:
+        except Exists:
             if not _belongs(self._host.link(name), plan.container_id):
                 return False
             _deleted(self._host, name)
@@ -454,7 +330,7 @@ def _belongs(link: Link | None, container_id: str) -> bool:
 def _deleted(host: NetlinkSocket, name: str) -> bool:
     try:
         host.do(messages.delete_link(name))
-    except _NoSuchThing:
+    except NoSuchThing:
         return False
     return True
 
@@ -469,7 +345,7 @@ def ensure_bridge(name: str, mtu: int = 0) -> None:
 
 
 def _made(host: NetlinkSocket, name: str, mtu: int) -> Link:
-    with contextlib.suppress(_Exists):
+    with contextlib.suppress(Exists):
         host.do(messages.bridge(name, mac=_bridge_mac(name)))
     link = host.link(name)
     if link is None or link.kind != "bridge":
@@ -486,7 +362,7 @@ def _without_link_local(host: NetlinkSocket, index: int) -> None:
         host.do(messages.no_link_local(index))
     for address in host.addresses(index):
         if address.version == 6 and address.is_link_local:
-            with contextlib.suppress(_NoSuchThing):
+            with contextlib.suppress(NoSuchThing):
                 host.do(messages.delete_address(index, address))
 
 

@@ -117,6 +117,12 @@ class Network(Protocol):
     def interfaces(self) -> tuple[HostInterface, ...]:
         """Our host interfaces on the bridge."""
 
+    def guard(self, container_id: str, addresses: Iterable[Interface]) -> None:
+        """Let nothing come from the container's interface but what is from these addresses, and its MAC address."""
+
+    def unguarded(self) -> tuple[HostInterface, ...]:
+        """Those of our host interfaces that let in whatever comes; what guards an interface that is gone is removed."""
+
     def delete(self, host_interface: str) -> bool:
         """Remove a host interface by name; ``False`` if there was none."""
 

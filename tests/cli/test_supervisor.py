@@ -24,13 +24,24 @@ def test_a_container_of_ours_has_the_hosts_eyes_but_few_rights(program: supervis
     """Host's network, processes and files; every capability dropped but those named; restarted always, log rotated."""
     body = container_body(program, ("--option",), {"A": "b"})
     host = body["HostConfig"]
-    assert (host["NetworkMode"], host["PidMode"], host["Binds"]) == ("host", "host", ["/:/host"])
+    assert (host["NetworkMode"], host["PidMode"], host["Binds"][0][:7]) == ("host", "host", "/:/host")
     assert host["CapDrop"] == ["ALL"]
     assert tuple(host["CapAdd"]) == program.capabilities
     assert not host.get("Privileged")
     assert "no-new-privileges" in host["SecurityOpt"]
     assert host["RestartPolicy"] == {"Name": "always"}
     assert host["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "3"}
+
+
+@pytest.mark.parametrize(("optional", "bind"), [
+    ("shared:1", "/:/host:rslave"), ("master:1", "/:/host:rslave"), ("shared:1 master:7", "/:/host:rslave"),
+    ("", "/:/host"), ("unbindable", "/:/host"),
+])
+def test_a_container_of_ours_keeps_no_mount_of_the_host(optional: str, bind: str) -> None:
+    """What the host unmounts goes there too, where Docker can have that; the last mount at / counts."""
+    lines = ["22 1 0:1 / / rw - rootfs rootfs rw", f"27 1 8:1 / / rw,relatime {optional} - ext4 /dev/vda rw",
+             "28 27 0:21 / /proc rw shared:5 - proc proc rw"]
+    assert supervisor._root_bind("\n".join(lines)) == bind
 
 
 @pytest.mark.parametrize("program", [PROXY, ROUTER], ids=lambda program: program.name)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -240,6 +242,64 @@ def test_silence_costs_the_server_nothing(server: Server, monkeypatch: pytest.Mo
         with contextlib.suppress(ssl.SSLEOFError):
             client.sock.close()
     assert _eventually(lambda: (server.lost, len(server.front)) == (2, 0))
+
+
+def test_only_so_many_handshakes_are_under_way(files: Files) -> None:
+    """The oldest of them ends; who has shaken hands stays, and a client that means it gets in."""
+    made = Server(files, Front(Contexts(files), limit=3), _echo)
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(made.connect())
+        client = Client(sock, files)
+        silent = [stack.enter_context(made.connect()) for _ in range(5)]
+        assert [each.recv(1) for each in silent[:2]] == [b"", b""]
+        Client(stack.enter_context(made.connect()), files)
+        client.send(b"hello")
+        assert client.read_some(5) == b"hello"
+        assert _eventually(lambda: len(made.front) == 4)
+    made.front.stop(5)
+
+
+#: Prints by how much memory, in KB, half handshakes made a process grow: while there are, and when they are gone.
+_HALF = """
+import resource, socket, ssl, sys, time
+from weavemw.serving.tls_files import Contexts, Files
+from weavemw.serving.tls_front import Front
+
+def used():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() // 1024
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (4000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+front, sent, clients = Front(Contexts(Files(*sys.argv[1:]))), ssl.MemoryBIO(), []
+try:
+    ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname="x").do_handshake()
+except ssl.SSLWantReadError:
+    hello = sent.read()
+listener = socket.create_server(("127.0.0.1", 0))
+before = used()
+for _ in range(1000):
+    client = socket.create_connection(listener.getsockname())
+    server, _ = listener.accept()
+    clients.append(client)
+    front.add(server, lambda sock: None, lambda: None)
+    client.send(hello)
+    client.recv(1)
+during = used()
+for client in clients:
+    client.close()
+while len(front):
+    time.sleep(0.01)
+time.sleep(0.5)
+print(during - before, used() - before)
+"""
+
+
+def test_half_handshakes_give_their_memory_back(files: Files) -> None:
+    """A thousand of them take tens of megabytes, as long as they last."""
+    done = subprocess.run([sys.executable, "-c", _HALF, files.cert, files.key, files.cacert], check=True, text=True,
+                          stdout=subprocess.PIPE)
+    during, after = map(int, done.stdout.split())
+    assert during > 15_000
+    assert after < during / 3
 
 
 def test_a_client_that_vanishes_takes_its_connection_along(server: Server) -> None:

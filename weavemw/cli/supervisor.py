@@ -206,7 +206,7 @@ def container_body(program: Program, arguments: tuple[str, ...], environ: Mappin
         "Labels": {_LABEL: weavemw.__version__},
         "StopSignal": "SIGTERM",
         "HostConfig": {
-            "Binds": ["/:/host"],
+            "Binds": [_root_bind(Path("/proc/self/mountinfo").read_text(encoding="utf-8"))],
             "NetworkMode": "host",
             "PidMode": "host",
             "UsernsMode": "host",
@@ -218,6 +218,18 @@ def container_body(program: Program, arguments: tuple[str, ...], environ: Mappin
             "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}},
         },
     }
+
+
+def _root_bind(mountinfo: str) -> str:
+    """How the host's root directory is mounted: what the host unmounts is unmounted here too, if that can be had.
+
+    Else a file system that was there at launch stays in use as long as our container runs. Docker refuses ``rslave``
+    where the directory is of a mount that tells nobody of changes (proc_pid_mountinfo(5), optional fields).
+    """
+    mounts = (line.partition(" - ")[0].split() for line in mountinfo.splitlines())
+    tells = [any(field.startswith(("shared:", "master:")) for field in fields[6:])
+             for fields in mounts if fields[4:5] == ["/"]]
+    return "/:/host:rslave" if tells and tells[-1] else "/:/host"
 
 
 def python_environ(environ: Mapping[str, str]) -> dict[str, str]:

@@ -24,10 +24,12 @@ import contextlib
 import logging
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 
 from weavemw.ops import logs
+from weavemw.ops.memory import Ended
 from weavemw.serving.tls_files import Contexts
 from weavemw.transport.loop import Loop, Watch
 
@@ -41,6 +43,8 @@ _BLOCK = 65536
 _TURN = 64
 #: How long a handshake may take, in seconds.
 _HANDSHAKE = 10.0
+#: How many of them may be under way in a process.
+_HANDSHAKES = 1024
 #: How long a client may take to close after the server has, in seconds.
 _LINGER = 2.0
 
@@ -63,6 +67,8 @@ class Session:
         self._broken = False
         self._plain_gone = False
         self._connected, self._lost = connected, lost
+        self.shaken: Callable[[Session], None] = lambda session: None
+        self.ended: Callable[[Session], None] = lambda session: None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._established = False
@@ -135,6 +141,8 @@ class Session:
         for sock in (self.client, self.plain):
             if sock:
                 sock.close()
+        self._watch = _unwatched  # it knows us, and so would keep us until the garbage collector comes
+        self.ended(self)
 
     def _break(self, error: OSError) -> None:
         with contextlib.suppress(OSError):
@@ -166,6 +174,7 @@ class Session:
             # Nothing is sent in return: a client with Nagle's algorithm waits for the acknowledgement.
             self.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             self._established, self.deadline = True, None
+            self.shaken(self)
             return True
         self._for_server = self._read_records()
         if not self._for_server:
@@ -263,17 +272,28 @@ class Session:
         self.deadline = self.deadline or (time.monotonic() + _LINGER if self._down_done and self._flushed else None)
 
 
+def _unwatched(sock: socket.socket) -> None:
+    """Nothing is watched any more."""
+
+
 def _repeated(move: Callable[[], bool]) -> bool:
     """Move again and again; whether there may be more after as many times as one turn has."""
     return all(move() for _ in range(_TURN))
 
 
 class Front:
-    """TLS sessions on an event loop; its thread starts with the first connection. Thread-safe."""
+    """TLS sessions on an event loop; its thread starts with the first connection. Thread-safe.
 
-    def __init__(self, contexts: Contexts) -> None:
+    ``limit`` is how many handshakes may be under way, each of which costs some 50 KB: one more ends the oldest.
+    """
+
+    def __init__(self, contexts: Contexts, limit: int = _HANDSHAKES) -> None:
         self._contexts = contexts
+        self._limit = limit
         self._loop = Loop("tls")
+        self._handshakes: dict[Session, None] = {}
+        self._lock = threading.Lock()
+        self._ended = Ended()
 
     def __len__(self) -> int:
         """The number of connections that are open."""
@@ -282,7 +302,23 @@ class Front:
     def add(self, client: socket.socket, connected: Callable[[socket.socket], None],
             lost: Callable[[], None]) -> None:
         """Take over a connection that was accepted; see :class:`Session` for what is called."""
-        self._loop.add(Session(client, self._contexts.current(), connected, lost))
+        session = Session(client, self._contexts.current(), connected, lost)
+        session.shaken, session.ended = self._shaken, self._count
+        with self._lock:
+            self._handshakes[session] = None
+            if len(self._handshakes) > self._limit:
+                oldest = next(iter(self._handshakes))
+                del self._handshakes[oldest]
+                oldest.deadline = 0.0  # the loop ends it as one that took too long
+        self._loop.add(session)
+
+    def _shaken(self, session: Session) -> None:
+        with self._lock:
+            self._handshakes.pop(session, None)
+
+    def _count(self, session: Session) -> None:
+        self._shaken(session)
+        self._ended.one(len(self))
 
     def stop(self, timeout: float) -> None:
         """End when all sessions have, but within ``timeout`` seconds."""

@@ -71,6 +71,22 @@ class Object:
                 found = self._expect(name, value, str, "a string")
         return found
 
+    def boolean(self, name: str) -> bool:
+        """``true`` or ``false``; missing and ``null`` read as false."""
+        found = False
+        for value in self._values(name):
+            if value is not None:
+                found = self._expect(name, value, bool, "a boolean")
+        return found
+
+    def integer(self, name: str) -> int:
+        """A whole number; missing and ``null`` read as 0."""
+        found = 0
+        for value in self._values(name):
+            if value is not None:
+                found = self._whole_number(name, value)
+        return found
+
     def strings(self, name: str) -> list[str] | None:
         """A list of strings, ``None`` if it is missing or ``null``; ``null`` within it reads as empty."""
         items = self._list(name, "a list of strings")
@@ -163,6 +179,12 @@ class Object:
     def _text(self, name: str, value: Any) -> str:
         value = _read(value)
         return "" if value is None else self._expect(name, value, str, "a string")
+
+    def _whole_number(self, name: str, value: Any) -> int:
+        digits = self._expect(name, value, Number, "a number")
+        if not re.fullmatch(r"-?[0-9]{1,19}", digits):
+            raise BadRequest(f"{self.path}{name}: expected a whole number, got {digits}")
+        return int(digits)
 
     def _expect(self, name: str, value: Any, kind: type, expected: str) -> Any:
         value = _read(value)

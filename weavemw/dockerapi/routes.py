@@ -34,7 +34,7 @@ from weavemw.context import CALL
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["Call", "call_of", "drop_from_query", "find", "origin_form", "path_of", "query_of", "target_of"]
+__all__ = ["NAMES", "Call", "call_of", "drop_from_query", "find", "origin_form", "path_of", "query_of", "target_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +150,9 @@ _TABLE = (
     ("POST", "/volumes/prune", "volume_prune", _LONG),
     ("DELETE", "/volumes/*", "volume_delete", _LONG),
 )
+
+#: The names of all calls.
+NAMES = frozenset(name for _, _, name, _ in _TABLE)
 
 _VERSION = re.compile(r"/v([0-9.]+)(/.*)", re.DOTALL)
 

@@ -23,6 +23,7 @@ from typing import Any
 from weavemw.dockerapi.container import Container, DockerNetwork
 from weavemw.dockerapi.wait_mount import PLACES, bind_of
 from weavemw.errors import DockerError, NetworkError, RouterBusy, RouterError
+from weavemw.network.addresses import Wanted
 from weavemw.network.plan import Ethwe, HostInterface, Plan, host_names
 from weavemw.router.client import Interface
 
@@ -234,6 +235,7 @@ class FakeRouter(_Fake):
         super().__init__()
         self.subnet, self.subnet6 = default_subnet, subnet6
         self.owners: dict[str, tuple[Interface, ...]] = {}
+        self.objections: dict[str, str] = {}
         self.records: set[tuple[str, Interface, str]] = set()
         self.ready = threading.Event()
         self.ready.set()
@@ -256,6 +258,10 @@ class FakeRouter(_Fake):
                 if owner != container_id and address.ip in [one.ip for one in held]:
                     raise RouterError(f"Unable to claim: address {address} is already owned by {owner}")
             self._hold(container_id, address)
+
+    def objection(self, wanted: Wanted) -> str:
+        self._called("objection", wanted)
+        return self.objections.get(str(wanted), "")
 
     def default_subnet(self) -> str:
         self._called("default_subnet")

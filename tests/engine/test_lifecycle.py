@@ -107,6 +107,12 @@ def test_warnings_of_create(clean):
     assert "did you mean WEAVE_CIDR?" in said
     for options in ([], ["--net=host"], ["-e", "WEAVE_CIDR=none"]):
         assert clean.docker(*create, *options, "busybox").stderr == ""
+    for wanted, why in (("net:10.99.0.0/24", "range 10.99.0.0/24 out of bounds: 10.32.0.0/12"),
+                        ("172.17.0.1/16", "172.17.0.1 is an address of this host"),
+                        ("172.17.0.9/16", "172.17.0.9 is in the network of the bridge docker0 of this host"),
+                        ("10.32.0.0/8", "10.32.0.0 is the network address of the range 10.32.0.0/12")):
+        refused = clean.docker(*create, "-e", f"WEAVE_CIDR={wanted}", "busybox", check=False).stderr
+        assert f'weave: invalid WEAVE_CIDR "{wanted}": {why}; choose another' in refused
     assert "weave: invalid WEAVE_CIDR" in clean.docker(*create, "-e", "WEAVE_CIDR=x", "busybox", check=False).stderr
 
 

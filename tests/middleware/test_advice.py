@@ -10,7 +10,7 @@ import pytest
 
 from weavemw import context
 from weavemw.attaching.decision import Attach, LeaveAlone
-from weavemw.errors import DockerUnreachable, RouterUnreachable
+from weavemw.errors import DockerUnreachable, InvalidCidr, RouterUnreachable
 from weavemw.middleware.advice import CreateAdviser, with_warnings
 from weavemw.middleware.captured import Captured
 from weavemw.network.addresses import parse
@@ -67,6 +67,24 @@ def test_a_network_in_the_way(world: World, mode: str) -> None:
     (told,) = world.warnings(Attach(parse("")), network=mode)
     assert told.startswith(f"Docker's network {mode}")
     assert "overlaps the weave network's 10.32.0.0/12" in told
+
+
+@pytest.mark.parametrize(("cidr", "wanted", "why"), [
+    ("net:10.99.0.0/24", "net:10.99.0.0/24", "range 10.99.0.0/24 out of bounds: 10.32.0.0/12"),
+    ("net:default 172.17.0.1/16", "ip:172.17.0.1/16", "172.17.0.1 is an address of this host"),
+])
+def test_what_no_start_would_get_is_refused(world: World, daemon: Any, ask: Any, cidr: str, wanted: str,
+                                            why: str) -> None:
+    """Before the daemon hears of it, with the router's reason and what would help."""
+    world.router.objections[wanted] = why
+    app = CreateAdviser(daemon, docker=world.docker, router=world.router)
+    with pytest.raises(InvalidCidr) as refused:
+        ask(app, "POST", "/containers/create", {}, **{context.DECISION: Attach(parse(cidr))})
+    assert str(refused.value) == f'invalid WEAVE_CIDR "{wanted.removeprefix("ip:")}": {why}; choose another'
+    assert daemon.requests == []
+    world.router.failures["objection"] = RouterUnreachable("gone")
+    ask(app, "POST", "/containers/create", {}, **{context.DECISION: Attach(parse(cidr))})
+    assert len(daemon.requests) == 1
 
 
 def test_what_can_not_be_found_out_is_not_said(world: World) -> None:

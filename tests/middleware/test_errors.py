@@ -44,7 +44,9 @@ class Failing:
     pytest.param(DockerError(499, "odd"), "499 Error", "odd", id="a status without a name"),
     pytest.param(DockerError(301, "moved"), "502 Bad Gateway", "moved", id="no error at all"),
     pytest.param(WeaveError("broken \u00e9\n"), "500 Internal Server Error", "weave: broken \u00e9\n", id="any text"),
-    pytest.param(RouterUnreachable("weave router?"), "500", "weave router?", id="says so by itself"),
+    pytest.param(RouterUnreachable("weave router?"), "500", "weave: weave router?", id="begins like that by chance"),
+    pytest.param(RouterUnreachable("weave: no"), "500", "weave: no", id="says so by itself"),
+    pytest.param(RouterError("full", hint="make room"), "500", "weave: full; make room", id="what would help"),
 ])
 def test_our_errors_say_what_is_wrong(ask: Any, error: WeaveError, status: str, message: str) -> None:
     """An error comes as JSON with its own status and message."""

@@ -151,6 +151,14 @@ def test_who_has_the_address_is_named(world):
         world.start(world.docker.create(), "10.2.1.1/24")
 
 
+def test_who_waits_for_the_lock_is_named(world):
+    """By its name, with what would help."""
+    container = world.docker.create(name="web")
+    with world.attachment.lock(container.id), ThreadPoolExecutor(1) as pool:
+        error = pool.submit(world.start, container).exception()
+    assert error.advice == "container web is being started, attached or detached by somebody else; try again"
+
+
 def test_removal_that_fails_is_logged(world, caplog):
     """The reason for the refusal is what the client hears, whatever became of the container."""
     container = world.docker.create(auto_remove=True)

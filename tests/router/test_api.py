@@ -35,6 +35,17 @@ def test_a_conversation_about_addresses(call: Callable[..., tuple[int, str]]) ->
     for method, path, status, text in [
         ("GET", "/ipinfo/defaultsubnet", 200, "10.32.0.0/12"),
         ("GET", "/ip", 200, '{"owned": []}'),
+        ("GET", "/ipinfo/objection?wanted=net:default", 200, ""),
+        ("GET", "/ipinfo/objection?wanted=net:10.32.5.0/24", 200, ""),
+        ("GET", "/ipinfo/objection?wanted=net:192.168.3.0/24", 200,
+         "range 192.168.3.0/24 out of bounds: 10.32.0.0/12"),
+        ("GET", "/ipinfo/objection?wanted=ip:192.168.3.1/24", 200, ""),
+        ("GET", "/ipinfo/objection?wanted=ip:10.32.0.0/8", 200,
+         "10.32.0.0 is the network address of the range 10.32.0.0/12"),
+        ("GET", "/ipinfo/objection?wanted=10.32.0.1/12", 200, ""),
+        ("GET", "/ipinfo/objection", 400,
+         'invalid WEAVE_CIDR "": expected "none", ADDRESS/PREFIX, "ip:ADDRESS/PREFIX", "net:SUBNET/PREFIX" or '
+         '"net:default"'),
         ("GET", "/ip/abc", 200, ""),
         ("POST", "/ip/abc", 200, "10.32.0.1/12"),
         ("POST", "/ip/abc", 200, "10.32.0.1/12"),

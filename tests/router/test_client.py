@@ -17,6 +17,7 @@ import pytest
 
 from weavemw.dockerapi.requester import Answer
 from weavemw.errors import AddressTaken, NotARouter, RouterError, RouterUnreachable
+from weavemw.network.addresses import Default
 from weavemw.ops.run_dir import RouterAddress
 from weavemw.router.client import RouterClient
 
@@ -94,6 +95,7 @@ def test_router_that_knows_less() -> None:
         for _ in range(20):
             assert client.addresses("a") == (ip_interface("10.32.0.1/12"),)
             assert client.default_subnet6() == ""
+            assert client.objection(Default()) == ""
         server.shutdown()
 
 

@@ -128,11 +128,11 @@ def _patiently(question: Callable[[], T], *, container: Container, deadline: flo
         except RouterUnreachable as error:
             _give_up_after(reachable_until, error, container)
         if client_gone():
-            raise ClientGone(f"the client went away while container {container.short_id} waited for an address")
+            raise ClientGone(f"the client went away while container {container.title} waited for an address")
         time.sleep(_STEP)
 
 
 def _give_up_after(deadline: float, error: RouterUnreachable, container: Container) -> None:
     if time.monotonic() + _STEP > deadline:
-        raise type(error)(f"no address for container {container.short_id}: {error}") from error
+        raise type(error)(f"no address for container {container.title}: {error}") from error
     _log.info("container %s waits for an address: %s", container.short_id, error)

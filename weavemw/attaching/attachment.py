@@ -103,7 +103,7 @@ class Attachment:
             with self.lock(owner, timeout=0):
                 return self._take_from_ended(owner, address)
         except Busy as error:
-            busy = f"address {address.ip} is held by {owner[:12]}, which is being started or stopped"
+            busy = f"address {address.ip} is held by {owner}, which is being started or stopped"
             raise RouterBusy(busy) from error
 
     def give_back(self, container_id: str, addresses: Iterable[Interface]) -> None:

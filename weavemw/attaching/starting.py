@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from weavemw.attaching.allocation import still_there
 from weavemw.attaching.attachment import Attachment, NotRunning
 from weavemw.attaching.decision import Lease, Names
-from weavemw.attaching.owners import with_names
+from weavemw.attaching.locks import Busy
+from weavemw.attaching.owners import clarify
 from weavemw.dockerapi.container import Container
-from weavemw.errors import DockerError, DockerUnreachable, RouterError, RouterUnreachable
+from weavemw.errors import DockerError, DockerUnreachable, RouterError
 from weavemw.network.addresses import Wanted
 
 __all__ = ["Start"]
@@ -53,7 +54,7 @@ class Start:
         if self._is_locked:
             yield
             return
-        with self.attachment.lock(self.container.id, timeout):
+        with self._lock(timeout):
             self._is_locked = True
             try:
                 yield
@@ -104,13 +105,22 @@ class Start:
     def _is_started(self) -> bool:
         return self._code in (_STARTED, _ALREADY_STARTED)
 
+    @contextmanager
+    def _lock(self, timeout: float) -> Iterator[None]:
+        with ExitStack() as held:
+            try:
+                held.enter_context(self.attachment.lock(self.container.id, timeout))
+            except Busy as error:
+                busy = f"container {self.container.title} is being started, attached or detached by somebody else"
+                raise Busy(busy, hint="try again") from error
+            yield
+
     def _allocated(self, wanted: Iterable[Wanted], timeout: float, client_gone: Callable[[], bool]) -> Lease:
         try:
             return self.attachment.allocate(self.container, wanted, timeout=timeout, client_gone=client_gone)
-        except RouterUnreachable:
-            raise
         except RouterError as error:
-            raise RouterError(with_names(error.message, self.attachment.docker), mistaken=error.is_mistake) from error
+            clarify(error, self.attachment.docker)
+            raise
 
     def _give_back(self) -> None:
         if self.lease.fresh and not self.attachment.may_run(self.container.id):

@@ -80,6 +80,11 @@ class Container:
         return self.running and self.pid > 0
 
     @property
+    def title(self) -> str:
+        """Its name; the id if it has none."""
+        return self.name or self.short_id
+
+    @property
     def short_id(self) -> str:
         """The id as ``docker ps`` shows it."""
         return self.id[:12]

@@ -16,7 +16,7 @@ from weavemw.attaching.policy import is_built_in
 from weavemw.dockerapi import routes
 from weavemw.dockerapi.configs import host_config, network_mode
 from weavemw.dockerapi.payload import body_of, encode, parse
-from weavemw.errors import DockerError, WeaveError
+from weavemw.errors import DockerError, InvalidCidr, WeaveError
 from weavemw.middleware.captured import Captured, capture
 from weavemw.network.addresses import Claim, Default, Interface, Wanted
 
@@ -37,7 +37,10 @@ class CreateAdviser:
 
     They are of a container that is left alone though nobody asked for that, and
     of addresses that will not do what they seem to. What can't be found out is
-    not said; nothing is refused.
+    not said.
+
+    Raises :class:`~weavemw.errors.InvalidCidr` for what no start will get, whoever
+    holds which address; an address that is held is to be had when its holder ends.
     """
 
     def __init__(self, app: WSGIApplication, *, docker: Docker, router: Router) -> None:
@@ -49,10 +52,21 @@ class CreateAdviser:
         call, decision = routes.call_of(environ), environ.get(context.DECISION)
         if call is None or call.name != "container_create" or decision is None:
             return self.app(environ, start_response)
+        if isinstance(decision, Attach):
+            self._refuse(decision)
         warnings = [f"weave: {each}" for each in self._warnings(environ, decision)]
         if not warnings:
             return self.app(environ, start_response)
         return with_warnings(capture(self.app, environ), warnings).send(start_response)
+
+    def _refuse(self, decision: Attach) -> None:
+        for one in (one for one in decision.wanted if not isinstance(one, Default)):
+            for why in _known(self._objection, one):
+                raise InvalidCidr(str(one).removeprefix("ip:"), f"{why}; choose another")
+
+    def _objection(self, wanted: Wanted) -> Iterator[str]:
+        if why := self.router.objection(wanted):
+            yield why
 
     def _warnings(self, environ: WSGIEnvironment, decision: Attach | LeaveAlone) -> Iterator[str]:
         document = body_of(environ).document

@@ -60,8 +60,8 @@ class ErrorResponder:
 
 def worded(error: WeaveError) -> str:
     """The error's message for a client, who sees from its beginning that it isn't about Docker."""
-    ours = not isinstance(error, DockerError | DockerUnreachable) and not error.message.startswith("weave")
-    return f"weave: {error.message}" if ours else error.message
+    is_clear = isinstance(error, DockerError | DockerUnreachable) or error.message.startswith("weave: ")
+    return error.advice if is_clear else f"weave: {error.advice}"
 
 
 def request_id(environ: WSGIEnvironment) -> str:

@@ -68,7 +68,8 @@ class Allocator:
     def allocate(self, owner: str, subnet: Network | None = None) -> Interface:
         """The owner's address in this subnet: the one it has there, or else the lowest free one."""
         subnet = subnet or self.default_subnet
-        self._check_within(subnet)
+        if why := self.objection(subnet):
+            raise BadRequest(why)
         held = self._held_in(owner, subnet)
         if held:
             return held.interface
@@ -124,11 +125,12 @@ class Allocator:
         """How many addresses of each range are held."""
         return {str(network): self._store.leases_between(*_bounds(network)) for network in self.ranges}
 
-    def _check_within(self, subnet: Network) -> None:
+    def objection(self, subnet: Network) -> str:
+        """Why this subnet has no address to give, whoever holds which; empty if it has."""
         low, high = _bounds(subnet)
-        if not any(first <= low and high <= last for first, last in self._bounds):
-            bounds = self.range6 if subnet.version == 6 and self.range6 else self.range
-            raise BadRequest(f"range {subnet} out of bounds: {bounds}")
+        if any(first <= low and high <= last for first, last in self._bounds):
+            return ""
+        return f"range {subnet} out of bounds: {self.range6 if subnet.version == 6 and self.range6 else self.range}"
 
     def _contains(self, key: int) -> bool:
         return any(low <= key <= high for low, high in self._bounds)

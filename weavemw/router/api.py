@@ -14,6 +14,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from weavemw.errors import BadRequest, WeaveError
+from weavemw.network.addresses import parse_one
 from weavemw.ops.tally import Tally
 from weavemw.router.allocator import parse_address, parse_interface, parse_subnet
 from weavemw.router.client import Interface
@@ -43,6 +44,7 @@ def _routes(service: RouterService) -> list[tuple[str, str, Handler]]:
     return [
         ("GET", "/ipinfo/defaultsubnet", addresses.default_subnet),
         ("GET", "/ipinfo/defaultsubnet6", addresses.default_subnet6),
+        ("GET", "/ipinfo/objection", addresses.objection),
         ("GET", "/ip", addresses.owned),
         ("POST", "/ip/{id}", addresses.allocate),
         ("POST", subnet, addresses.allocate),
@@ -113,6 +115,10 @@ class _Addresses:
     async def default_subnet6(self, request: web.Request) -> web.Response:
         subnet = self._service.allocator.range6
         return web.Response(text=str(subnet)) if subnet else web.Response(status=404, text="no range of IPv6\n")
+
+    async def objection(self, request: web.Request) -> web.Response:
+        # The call is ours: a Weave Net router has none of it.
+        return web.Response(text=await self._service.objection_to(parse_one(request.query.get("wanted", ""))))
 
     async def allocate(self, request: web.Request) -> web.Response:
         owner, subnet = _owner(request), _subnet(request)

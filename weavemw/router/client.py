@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
@@ -20,6 +21,7 @@ from urllib.parse import quote, urlencode
 from weavemw.dockerapi import hosts
 from weavemw.dockerapi.requester import Answer
 from weavemw.errors import AddressTaken, NoAnswer, NotARouter, RouterBusy, RouterError, RouterUnreachable
+from weavemw.network.addresses import Wanted
 from weavemw.ops.run_dir import RouterAddress
 from weavemw.transport.http_client import HttpClient
 
@@ -51,6 +53,9 @@ class Router(Protocol):
 
     def default_subnet6(self) -> str:
         """Where containers get an IPv6 address besides ("fd00:10::/64"); empty if there is no range of IPv6."""
+
+    def objection(self, wanted: Wanted) -> str:
+        """Why no container gets this, whoever holds which address; empty if that is not so, or not known."""
 
     def addresses(self, container_id: str) -> tuple[Interface, ...]:
         """All addresses that the container holds."""
@@ -106,6 +111,10 @@ class RouterClient:
 
     def claim(self, container_id: str, address: Interface) -> None:
         self._call("PUT", _path("ip", container_id, *str(address).split("/")), timeout=self.patience)
+
+    def objection(self, wanted: Wanted) -> str:
+        answer = self._call("GET", f"/ipinfo/objection?wanted={quote(str(wanted))}", also=(400, 404, 405))
+        return answer.text.strip() if answer.status == HTTPStatus.OK else ""
 
     def addresses(self, container_id: str) -> tuple[Interface, ...]:
         return self._owned(f"?containerid={quote(container_id)}").get(container_id, ())

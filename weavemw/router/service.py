@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import weavemw
 from weavemw.dockerapi.client import Docker
 from weavemw.errors import BadRequest, DockerError, DockerUnreachable
-from weavemw.network.addresses import unusable
+from weavemw.network.addresses import Claim, Subnet, Wanted, unusable
 from weavemw.network.bridge import EXPOSE
 from weavemw.ops.metrics import exposed, of_proxy
 from weavemw.ops.tally import Tally
@@ -81,6 +81,12 @@ class RouterService:
         if owner != EXPOSE and (why := await self._objection(owner, interface)):
             raise BadRequest(f"Unable to claim: {why}")
         await self.writer.run(lambda: self.allocator.claim(owner, interface))
+
+    async def objection_to(self, wanted: Wanted) -> str:
+        """Why a container would be refused this, whoever holds which address; empty if it would not."""
+        if isinstance(wanted, Claim):
+            return await self._objection("", wanted.interface)
+        return self.allocator.objection(wanted.network) if isinstance(wanted, Subnet) else ""
 
     async def free(self, owner: str, address: Address | None = None) -> None:
         """Give back one address of an owner, or all."""

@@ -17,9 +17,10 @@ from weavemw.network.plan import WEAVE_DNS, Plan
 
 __all__ = ["ACK", "CREATE", "DUMP", "EXCL", "IFF_LOWER_UP", "IFF_RUNNING", "IFF_UP", "Link", "Message", "add_address",
            "addresses", "announce", "attribute", "attributes", "bridge", "complaint", "delete_address", "delete_link",
-           "dns_neighbour", "dns_route", "end_of_dump", "get_link", "inside", "links", "multicast_route",
-           "no_link_local", "numbered", "promote", "read_address", "read_link", "read_route", "read_rule",
-           "readdressing", "responses", "route", "routes", "rule", "rules", "set_link", "veth"]
+           "deletes", "dns_neighbour", "dns_route", "end_of_dump", "get_link", "inside", "link_header", "links",
+           "multicast_route", "neighbour_header", "no_link_local", "numbered", "promote", "read_address", "read_link",
+           "read_neighbour_header", "read_route", "read_rule", "readdressing", "responses", "route", "routes", "rule",
+           "rules", "set_link", "veth"]
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -56,6 +57,7 @@ AF_INET, AF_INET6 = 2, 10
 
 _HEADER, _LINK, _ADDRESS = struct.Struct("=IHHII"), struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")
+NEIGHBOUR_SIZE = _NEIGHBOUR.size
 _ROUTE, _ATTRIBUTE, _ERRNO = struct.Struct("=BBBBBBBBI"), struct.Struct("=HH"), struct.Struct("=i")
 
 
@@ -88,6 +90,11 @@ def numbered(message: Message, sequence: int) -> bytes:
     return _HEADER.pack(16 + len(message.body), message.kind, message.flags | REQUEST, sequence, 0) + message.body
 
 
+def deletes(message: Message) -> bool:
+    """Whether it removes something: of each four kinds the second does (rtnetlink(7))."""
+    return message.kind & 3 == 1
+
+
 def attribute(kind: int, value: bytes | int | str) -> bytes:
     """One attribute, padded; an ``int`` is 32 bits, a ``str`` ends with a zero byte."""
     if isinstance(value, int):
@@ -105,7 +112,7 @@ def veth(name: str, peer: str, *, mac: str, mtu: int, namespace: int, master: in
     inside = (_LINK.pack(0, 0, 0, 0, 0) + attribute(IFLA_IFNAME, peer) + attribute(IFLA_MTU, mtu) + _ONE_QUEUE
               + attribute(IFLA_ADDRESS, bytes.fromhex(mac.replace(":", ""))) + attribute(IFLA_NET_NS_FD, namespace))
     data = attribute(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, inside))
-    body = (_link(0) + attribute(IFLA_IFNAME, name) + attribute(IFLA_MTU, mtu) + attribute(IFLA_MASTER, master)
+    body = (link_header() + attribute(IFLA_IFNAME, name) + attribute(IFLA_MTU, mtu) + attribute(IFLA_MASTER, master)
             + _ONE_QUEUE + attribute(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, "veth") + data))
     return Message(RTM_NEWLINK, ACK | CREATE | EXCL, body, f"make the veth pair {name}, {peer}")
 
@@ -119,7 +126,7 @@ def bridge(name: str, *, mac: bytes) -> Message:
     Its MAC address is given, since else it would be that of one of its ports, and change with them.
     """
     data = attribute(IFLA_BR_STP_STATE, 0) + attribute(IFLA_BR_MCAST_SNOOPING, b"\0")
-    body = (_link(0) + attribute(IFLA_IFNAME, name) + attribute(IFLA_ADDRESS, mac)
+    body = (link_header() + attribute(IFLA_IFNAME, name) + attribute(IFLA_ADDRESS, mac)
             + attribute(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, "bridge") + attribute(IFLA_INFO_DATA, data)))
     return Message(RTM_NEWLINK, ACK | CREATE | EXCL, body, f"make the bridge {name}")
 
@@ -127,7 +134,7 @@ def bridge(name: str, *, mac: bytes) -> Message:
 def set_link(name: str = "", *, index: int = 0, up: bool = False, mtu: int = 0, alias: str = "",
              arp_notify: bool = False) -> Message:
     """Change an interface, found by index or by name; what isn't given stays."""
-    body = _link(index, IFF_UP if up else 0)
+    body = link_header(index, IFF_UP if up else 0)
     body += attribute(IFLA_IFNAME, name) if not index else b""
     body += attribute(IFLA_MTU, mtu) if mtu else b""
     body += attribute(IFLA_IFALIAS, alias.encode()) if alias else b""
@@ -138,7 +145,7 @@ def set_link(name: str = "", *, index: int = 0, up: bool = False, mtu: int = 0, 
 def no_link_local(index: int) -> Message:
     """Let the kernel give an interface no IPv6 address of its own (addr_gen_mode in the kernel's ip-sysctl)."""
     mode = attribute(AF_INET6, attribute(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE))
-    body = _link(index) + attribute(IFLA_AF_SPEC, mode)
+    body = link_header(index) + attribute(IFLA_AF_SPEC, mode)
     return Message(RTM_NEWLINK, ACK, body, f"let interface {index} have no link-local address")
 
 
@@ -147,7 +154,7 @@ def promote(index: int) -> Message:
 
     Without it they go too, and with the last address all routes by the interface.
     """
-    body = _link(index) + _turned_on(IPV4_DEVCONF_PROMOTE_SECONDARIES)
+    body = link_header(index) + _turned_on(IPV4_DEVCONF_PROMOTE_SECONDARIES)
     return Message(RTM_NEWLINK, ACK, body, f"let interface {index} keep its other addresses")
 
 
@@ -157,24 +164,24 @@ def _turned_on(setting: int) -> bytes:
 
 def announce(index: int, mac: str) -> Message:
     """Set the MAC address that it has anyway: the kernel then announces its addresses (arp_notify, ndisc_notify)."""
-    body = _link(index) + attribute(IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+    body = link_header(index) + attribute(IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
     return Message(RTM_NEWLINK, ACK, body, f"announce the addresses of interface {index}")
 
 
 def delete_link(name: str) -> Message:
     """Remove an interface; of a veth pair both ends go."""
-    return Message(RTM_DELLINK, ACK, _link(0) + attribute(IFLA_IFNAME, name), f"remove {name}")
+    return Message(RTM_DELLINK, ACK, link_header() + attribute(IFLA_IFNAME, name), f"remove {name}")
 
 
 def get_link(name: str) -> Message:
     """Ask for an interface by name."""
-    body = _link(0) + attribute(IFLA_IFNAME, name) + attribute(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    body = link_header() + attribute(IFLA_IFNAME, name) + attribute(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
     return Message(RTM_GETLINK, 0, body, f"find the interface {name}")
 
 
 def links(*, master: int = 0, kind: str = "") -> Message:
     """Ask for all interfaces, or the ports of a bridge, or those of a kind; kernels before 4.6 answer with all."""
-    body = _link(0) + attribute(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    body = link_header() + attribute(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
     body += attribute(IFLA_MASTER, master) if master else b""
     body += attribute(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, kind.encode())) if kind else b""
     return Message(RTM_GETLINK, DUMP, body, "list the interfaces")
@@ -264,6 +271,22 @@ def inside(plan: Plan, index: int) -> tuple[Message, ...]:
     return (*addresses, set_link(index=index, up=True, arp_notify=True), *(route(index) for on, route in wanted if on))
 
 
+def link_header(index: int = 0, flags: int = 0) -> bytes:
+    """What a message about an interface begins with: its index, and the flags that are to be set."""
+    return _LINK.pack(0, 0, index, flags, flags)
+
+
+def neighbour_header(family: int, index: int, state: int, flags: int) -> bytes:
+    """What a message about a neighbour, or a forwarding entry, begins with."""
+    return _NEIGHBOUR.pack(family, index, state, flags, 0)
+
+
+def read_neighbour_header(body: bytes) -> tuple[int, int, int, int]:
+    """Family, interface, state and flags in an RTM_NEWNEIGH; attributes come after :data:`NEIGHBOUR_SIZE` bytes."""
+    family, index, state, flags, _ = _NEIGHBOUR.unpack_from(body)
+    return family, index, state, flags
+
+
 def responses(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     """Kind, flags, sequence number and body of each message in what a socket received."""
     at = 0
@@ -351,10 +374,6 @@ def _route(index: int, network: IPv4Network, what: str) -> Message:
     body = (_ROUTE.pack(AF_INET, network.prefixlen, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_LINK, RTN_UNICAST, 0)
             + attribute(RTA_DST, network.network_address.packed) + attribute(RTA_OIF, index))
     return Message(RTM_NEWROUTE, ACK | CREATE, body, what)
-
-
-def _link(index: int, flags: int = 0) -> bytes:
-    return _LINK.pack(0, 0, index, flags, flags)
 
 
 def _address(index: int, interface: Interface) -> bytes:

@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -21,6 +22,7 @@ __all__ = ["Exists", "NetlinkSocket", "NoSuchThing"]
 
 _NETLINK_ROUTE, _SOL_NETLINK, _ADD_MEMBERSHIP, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 0, 270, 1, 10, 11, 12
 _LINK_GROUP = 1
+_AT_ONCE = 200  # messages; if all of them fail, as many complaints find room in a socket
 _LIMIT = 10.0  # seconds that the kernel has for an answer
 _DUMPS = 5  # how often a list is asked for that changes while it is read
 
@@ -79,6 +81,28 @@ class NetlinkSocket:
                 if kind == messages.NLMSG_ERROR and sequence in sent:
                     _raise_for(sent[sequence], *messages.complaint(flags, body))
                     awaited.discard(sequence)
+
+    def pour(self, wanted: Sequence[Message]) -> None:
+        """Send very many, of which the kernel is to answer only what fails; the first complaint is raised.
+
+        That something to be removed is gone already is none.
+        """
+        complaints: list[NetworkError] = []
+        for at in range(0, len(wanted), _AT_ONCE):
+            part = list(wanted[at:at + _AT_ONCE])
+            part[-1] = replace(part[-1], flags=part[-1].flags | messages.ACK)
+            complaints += self._poured({next(self._sequence): message for message in part})
+        if complaints:
+            raise complaints[0]
+
+    def _poured(self, sent: dict[int, Message]) -> list[NetworkError]:
+        self._send(sent)
+        last, complaints = next(reversed(sent)), list[NetworkError]()
+        while last in sent:
+            for kind, flags, sequence, body in self._receive(sent[last]):
+                if kind == messages.NLMSG_ERROR and (message := sent.pop(sequence, None)):
+                    complaints += _complaint(message, *messages.complaint(flags, body))
+        return complaints
 
     def ask(self, wanted: Message) -> list[bytes]:
         """Bodies of the answers to a question, or to a dump; what changes while it is listed is asked for again."""
@@ -180,3 +204,13 @@ def _raise_for(message: Message, number: int, words: str) -> None:
         said = f" ({words})" if words else ""
         error = OSError(number, os.strerror(number))
         raise _KINDS.get(number, NetworkError)(f"can't {message.what}: {error.strerror}{said}") from error
+
+
+def _complaint(message: Message, number: int, words: str) -> list[NetworkError]:
+    if number == errno.ENOENT and messages.deletes(message):
+        return []
+    try:
+        _raise_for(message, number, words)
+    except NetworkError as error:
+        return [error]
+    return []

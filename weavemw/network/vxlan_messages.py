@@ -38,6 +38,8 @@ _NHA_ID, _NHA_GROUP, _NHA_GATEWAY, _NHA_FDB = 1, 2, 6, 11
 _FIRST_ID, _LAST_ID = 0x77780000, 0x7778FFFF
 
 _NEXTHOP, _GROUP_MEMBER = struct.Struct("=BBBxI"), struct.Struct("=IBBH")
+#: A neighbour's header, its MAC address as an attribute, and the group of its host: in one go, since there are many.
+_TO_HOST = struct.Struct("=BxxxiHBxHH6sxxHHI")
 _RTN_BLACKHOLE, _RTA_PRIORITY, _WORST = 6, 6, 0xFFFFFFFF
 
 
@@ -152,8 +154,9 @@ def _flooded(index: int, remote: bytes) -> bytes:
 
 def replace_entry(index: int, mac: bytes, host: int) -> Message:
     """Let the bridge send to the VXLAN device what is for this MAC address, and that to this host."""
-    return Message(messages.RTM_NEWNEIGH, CREATE | REPLACE, _entry(index, mac, _NTF_SELF | _NTF_MASTER) + _nh_id(host),
-                   "forward to a container")
+    body = _TO_HOST.pack(_AF_BRIDGE, index, _STATIC, _NTF_SELF | _NTF_MASTER, 10, messages.NDA_LLADDR, mac,
+                         8, _NDA_NH_ID, _FIRST_ID + 2 * host + 1)
+    return Message(messages.RTM_NEWNEIGH, CREATE | REPLACE, body, "forward to a container")
 
 
 def delete_entry(index: int, mac: bytes, *, of_device: bool = True, of_bridge: bool = True) -> Message:
@@ -164,10 +167,6 @@ def delete_entry(index: int, mac: bytes, *, of_device: bool = True, of_bridge: b
 
 def _entry(index: int, mac: bytes, flags: int) -> bytes:
     return messages.neighbour_header(_AF_BRIDGE, index, _STATIC, flags) + attribute(messages.NDA_LLADDR, mac)
-
-
-def _nh_id(host: int) -> bytes:
-    return attribute(_NDA_NH_ID, _FIRST_ID + 2 * host + 1)
 
 
 def entries(index: int) -> Message:

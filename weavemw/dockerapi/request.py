@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from weavemw.dockerapi import routes
 from weavemw.dockerapi.configs import host_config
@@ -73,6 +74,11 @@ class Document:
     def objects(self, *path: str) -> list[Document]:
         """A list of objects, to be read."""
         return [Document(found) for found in self._above(path).objects(path[-1])]
+
+    def plain(self) -> dict[str, Any]:
+        """All of it as plain values, as Python's ``json`` reads them; of what is given twice the last."""
+        found: dict[str, Any] = json.loads(encode(self._root)) if self._root else {}
+        return found
 
     def set(self, *path: str, to: object) -> None:
         """Give the field this value: plain values, lists and mappings of them. Objects on the way are made."""

@@ -13,6 +13,7 @@ import click
 
 from weavemw import __version__
 from weavemw.cli import sources
+from weavemw.cli.original import ALIASES, instead_of_option, instead_of_verb
 from weavemw.cli.setting_options import option_of
 from weavemw.cli.sources import CONFIG_VARIABLE, Given
 from weavemw.dockerapi import hosts
@@ -168,9 +169,32 @@ VERBS = {
 }
 
 
+#: What verbs are for, in the order in which `weave --help` shows them: the most used first.
+GROUPS = {
+    "Starting and stopping": ("launch", "stop", "relaunch", "launch-router", "launch-proxy", "stop-router",
+                              "stop-proxy", "setup", "prime", "certs"),
+    "Leading docker to the proxy": ("env", "config"),
+    "Looking": ("status", "ps", "dns-lookup", "report", "healthcheck", "metrics", "version"),
+    "Containers by hand": ("run", "start", "attach", "detach", "dns-add", "dns-remove", "dns-args"),
+    "This host, and others": ("expose", "hide", "docker-bridge-ip", "connect", "forget", "rmpeer"),
+    "Removing": ("reset",),
+}
+
+
 class _Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(verb for verbs in VERBS.values() for verb in verbs)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """In groups; what is in none comes last."""
+        grouped = {name for names in GROUPS.values() for name in names}
+        others = tuple(name for name in self.list_commands(ctx) if name not in grouped)
+        for title, names in (*GROUPS.items(), ("More", others)):
+            commands = [(name, self.get_command(ctx, name)) for name in names]
+            rows = [(name, found.get_short_help_str(formatter.width - 22)) for name, found in commands if found]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         for module, verbs in VERBS.items():
@@ -196,9 +220,13 @@ class _Group(click.Group):
             raise _no_such_option(ctx, error.option_name) from error
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args:
+            args = [ALIASES.get(args[0], args[0]), *args[1:]]
         if args and args[0] not in self.list_commands(ctx):
             import difflib
 
+            if words := instead_of_verb(args[0]):
+                raise click.UsageError(f"there is no {args[0]}: {words}")
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
             hint = f"did you mean {near[0]!r}?" if near else "`weave --help` lists them all"
             raise click.UsageError(f"no command {args[0]!r}: {hint}")
@@ -265,6 +293,8 @@ def _no_such_option(ctx: click.Context, name: str) -> click.UsageError:
     import difflib
 
     near = difflib.get_close_matches(name, _names(ctx.command), 1, cutoff=0.75)
+    if words := instead_of_option(ctx.info_name or "", name):
+        return click.UsageError(f"{ctx.info_name} has no {name}: {words}; see `{ctx.command_path} --help`")
     if near:
         hint = f"did you mean {near[0]}?"
     elif others := [each for each in weave.list_commands(ctx) if name in _names(weave.get_command(ctx, each))]:

@@ -5,27 +5,59 @@ from ipaddress import ip_network
 
 import pytest
 
-from weavemw.network.firewall import asking, let_ask, let_through, masquerade, shut, unmasquerade
+from weavemw.errors import NetworkError
+from weavemw.network import exposed
+from weavemw.network.firewall import asking, let_ask, let_through, masquerade, shut
 
 pytestmark = pytest.mark.root
 
 
 def _rules(program: str) -> list[str]:
-    shown = subprocess.run([program, "-t", "nat", "-S", "POSTROUTING"], check=True, capture_output=True, text=True)
+    shown = subprocess.run([program, "-t", "nat", "-S"], check=True, capture_output=True, text=True)
     return shown.stdout.splitlines()
 
 
 @pytest.mark.parametrize(("program", "network"), [("iptables", "10.2.1.0/24"), ("ip6tables", "fd00:2::/64")])
-def test_a_masquerade_comes_and_goes(host, program, network):
-    """Doing it twice changes nothing."""
+def test_a_masquerade_comes_and_goes(host, program, network, tmp_path):
+    """In a chain of our own; doing it twice changes nothing, and what others flush comes back."""
     before = _rules(program)
     for _ in range(2):
-        masquerade([ip_network(network)])
-    assert len(_rules(program)) == len(before) + 2
-    assert f"-A POSTROUTING -s {network} ! -d {network} -j MASQUERADE" in _rules(program)
+        exposed.masquerade(tmp_path, [ip_network(network)])
+    masqueraded = _rules(program)
+    assert len(masqueraded) == len(before) + 4
+    assert "-A POSTROUTING -j WEAVE-EXPOSE" in masqueraded
+    assert f"-A WEAVE-EXPOSE -s {network} ! -d {network} -j MASQUERADE" in masqueraded
+    subprocess.run([program, "-t", "nat", "-F"], check=True)
+    subprocess.run([program, "-t", "nat", "-X"], check=True)
+    exposed.masquerade_again(tmp_path)
+    assert _rules(program) == masqueraded
     for _ in range(2):
-        unmasquerade([ip_network(network)])
+        exposed.masquerade(tmp_path, [])
+    exposed.masquerade_again(tmp_path)
     assert _rules(program) == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_networks_are_exposed_one_by_one(host, tmp_path):
+    """A file that is damaged means what of it can be read."""
+    four, six = ip_network("10.2.1.0/24"), ip_network("fd00:2::/64")
+    exposed.masquerade(tmp_path, {four, six})
+    assert exposed.masqueraded(tmp_path) == {four, six}
+    exposed.masquerade(tmp_path, {six})
+    assert not [rule for rule in _rules("iptables") if "WEAVE" in rule]
+    (tmp_path / exposed.FILE).write_text("rubbish\n10.2.1.0/24\n\x00")
+    assert exposed.masqueraded(tmp_path) == {four}
+    masquerade([four])
+    shut()
+    assert not [rule for rule in _rules("iptables") if "WEAVE" in rule]
+
+
+def test_a_masquerade_that_is_refused_is_an_error(host, tmp_path, monkeypatch):
+    """And not one that should be."""
+    with monkeypatch.context() as away, pytest.raises(NetworkError, match=r"can't masquerade 10\.2\.1\.0/24"):
+        away.setenv("PATH", "/nonexistent")
+        exposed.masquerade(tmp_path, [ip_network("10.2.1.0/24")])
+    assert not exposed.masqueraded(tmp_path)
 
 
 def rules(program="iptables"):

@@ -13,7 +13,7 @@ from weavemw.cli.management import ManagingClient
 from weavemw.cli.names import in_domain
 from weavemw.cli.supervisor import Supervisor
 from weavemw.errors import Conflict, NetworkError
-from weavemw.network import bridge, firewall
+from weavemw.network import bridge, exposed
 from weavemw.network.addresses import Claim, Default, Interface, Wanted
 from weavemw.network.bridge import EXPOSE
 from weavemw.network.netlink import ensure_bridge
@@ -127,8 +127,8 @@ def _show(settings: Settings, addresses: Sequence[Interface], *, masquerade: boo
     ensure_bridge(settings.bridge, settings.mtu)
     for address in addresses:
         bridge.add_address(settings.bridge, address)
-    networks = {each.network for each in addresses}
-    firewall.masquerade(networks) if masquerade else firewall.unmasquerade(networks)
+    before, networks = exposed.masqueraded(settings.run_dir), {each.network for each in addresses}
+    exposed.masquerade(settings.run_dir, before | networks if masquerade else before - networks)
 
 
 def _take(settings: Settings, router: RouterClient, gone: Sequence[Interface]) -> None:
@@ -136,4 +136,5 @@ def _take(settings: Settings, router: RouterClient, gone: Sequence[Interface]) -
         bridge.delete_address(settings.bridge, address)
         router.deregister(EXPOSE, address)
         router.release(EXPOSE, address)
-    firewall.unmasquerade({each.network for each in gone} - {each.network for each in router.addresses(EXPOSE)})
+    left = {each.network for each in router.addresses(EXPOSE)}
+    exposed.masquerade(settings.run_dir, exposed.masqueraded(settings.run_dir) & left)

@@ -18,7 +18,7 @@ from weavemw.cli.progress import progress
 from weavemw.cli.router import router_serves
 from weavemw.dockerapi import hosts
 from weavemw.errors import Conflict, DockerUnreachable, WeaveError
-from weavemw.network import bridge, firewall, guard
+from weavemw.network import bridge, exposed, firewall, guard
 from weavemw.network.netlink import NetlinkNetwork
 from weavemw.ops import run_dir, run_file, troubles
 from weavemw.ops.watcher_state import LOCK_FILE
@@ -30,6 +30,7 @@ __all__ = ["reset", "wait_users"]
 #: Patterns of our files; what begins with a dot was being written when its writer was killed.
 _STATE = ("router.db", "router.db-wal", "router.db-shm", "router.lock", ".router.db*")
 _RUN = (run_file.PROXY, str(run_file.lock_of(Path(run_file.PROXY))), LOCK_FILE, troubles.LOCK,
+        exposed.FILE, f".{exposed.FILE}.*",
         f".{run_file.PROXY}.*")
 
 
@@ -107,7 +108,6 @@ def _remove_network(settings: Settings) -> Iterator[str]:
     found = bridge.look(settings.bridge)
     if found is None:
         return
-    firewall.unmasquerade({address.network for address in found.addresses})
     if found.ports:
         yield f"bridge {settings.bridge}, since interfaces of others are on it: {' '.join(found.ports)}"
     else:

@@ -20,15 +20,15 @@ from ipaddress import IPv4Network, IPv6Network
 from weavemw.errors import NetworkError
 from weavemw.network.plan import WEAVE_DNS
 
-__all__ = ["asking", "let_ask", "let_through", "masquerade", "shut", "unmasquerade"]
+__all__ = ["asking", "let_ask", "let_through", "masquerade", "shut"]
 
 _log = logging.getLogger(__name__)
 
 Network = IPv4Network | IPv6Network
 
 _PROGRAMS = ("iptables", "ip6tables")
-_THROUGH, _DNS = "WEAVE", "WEAVE-DNS"
-_HOOKS = {_THROUGH: "FORWARD", _DNS: "INPUT"}
+_THROUGH, _DNS, _MASQUERADE = "WEAVE", "WEAVE-DNS", "WEAVE-EXPOSE"
+_PLACES = {_THROUGH: ("filter", "FORWARD"), _DNS: ("filter", "INPUT"), _MASQUERADE: ("nat", "POSTROUTING")}
 _NAME = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.:@-]*")  # "+" at the end of a name stands for whatever follows
 _LIMIT = 10.0  # seconds; another program may hold the lock on the tables
 
@@ -54,11 +54,10 @@ def let_ask(bridge: str, others: Iterable[str], port: int = 53) -> None:
 
 
 def shut() -> None:
-    """Remove what :func:`let_through` and :func:`let_ask` added; nothing to remove is no error."""
+    """Remove what all functions here added; nothing to remove is no error."""
     for program in filter(shutil.which, _PROGRAMS):
-        for chain, hook in _HOOKS.items():
-            for command in (("-D", hook, "-j", chain), ("-F", chain), ("-X", chain)):
-                _try(program, *command)
+        for chain in _PLACES:
+            _remove(program, chain)
 
 
 def asking(bridge: str, others: Iterable[str], port: int) -> list[tuple[str, ...]]:
@@ -70,24 +69,17 @@ def asking(bridge: str, others: Iterable[str], port: int) -> list[tuple[str, ...
 
 
 def masquerade(networks: Iterable[Network]) -> None:
-    """Let packets between these networks and elsewhere have this host's address; done again, it changes nothing.
+    """Let packets between these networks and elsewhere, and no others, have this host's address.
 
     Raises :class:`~weavemw.errors.NetworkError` where iptables refuses, or is missing.
     """
-    for network in networks:
-        for rule in _masquerading(network):
-            if _nat(network, "-C", rule).returncode:
-                result = _nat(network, "-A", rule)
-                if result.returncode:
-                    raise NetworkError(f"can't masquerade {network}: {result.stderr.strip()}")
-
-
-def unmasquerade(networks: Iterable[Network]) -> None:
-    """Remove what :func:`masquerade` added; nothing to remove is no error."""
-    for network in networks:
-        if shutil.which(_program(network)):
-            for rule in _masquerading(network):
-                _nat(network, "-D", rule)
+    wanted = tuple(networks)
+    for program, version in zip(_PROGRAMS, (4, 6), strict=True):
+        rules = [rule for each in wanted if each.version == version for rule in _masquerading(each)]
+        if not rules and shutil.which(program):
+            _remove(program, _MASQUERADE)
+        elif rules and (why := _changed(program, _MASQUERADE, rules)):
+            raise NetworkError(f"can't masquerade {', '.join(map(str, wanted))}: {why}")
 
 
 def _masquerading(network: Network) -> tuple[tuple[str, ...], ...]:
@@ -95,33 +87,39 @@ def _masquerading(network: Network) -> tuple[tuple[str, ...], ...]:
     return (("-s", here, "!", "-d", here, "-j", "MASQUERADE"), ("-d", here, "!", "-s", here, "-j", "MASQUERADE"))
 
 
-def _nat(network: Network, action: str, rule: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-    try:
-        return _run(_program(network), "-t", "nat", action, "POSTROUTING", *rule)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NetworkError(f"can't masquerade {network}: {error}") from error
-
-
-def _program(network: Network) -> str:
-    return _PROGRAMS[network.version == 6]
-
-
 def _set(program: str, chain: str, rules: Iterable[tuple[str, ...]]) -> None:
-    """Let a chain have exactly these rules, at once, and be asked first."""
-    lines = ("*filter", f":{chain} - [0:0]", *(f"-A {chain} {' '.join(rule)}" for rule in rules), "COMMIT", "")
-    result = _try(f"{program}-restore", "--noflush", given="\n".join(lines))
-    if result and result.returncode:
-        _log.warning("%s-restore, chain %s: %s", program, chain, result.stderr.strip())
-    elif result and (found := _try(program, "-C", _HOOKS[chain], "-j", chain)) and found.returncode:
-        _try(program, "-I", _HOOKS[chain], "-j", chain)
+    """As :func:`_changed`; what went wrong is logged."""
+    if why := _changed(program, chain, rules):
+        _log.warning("chain %s: %s", chain, why)
 
 
-def _try(program: str, *args: str, given: str = "") -> subprocess.CompletedProcess[str] | None:
+def _changed(program: str, chain: str, rules: Iterable[tuple[str, ...]]) -> str:
+    """Let a chain have exactly these rules, at once, and be asked; why not, if it can't be had.
+
+    Where a filter begins with it, it is asked first; of those that translate addresses, last.
+    """
+    table, hook = _PLACES[chain]
+    lines = (f"*{table}", f":{chain} - [0:0]", *(f"-A {chain} {' '.join(rule)}" for rule in rules), "COMMIT", "")
     try:
-        return _run(program, *args, given=given)
+        result = _run(f"{program}-restore", "--noflush", given="\n".join(lines))
+        if not result.returncode and _run(program, "-t", table, "-C", hook, "-j", chain).returncode:
+            result = _run(program, "-t", table, "-A" if table == "nat" else "-I", hook, "-j", chain)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return f"{program}: {result.stderr.strip()}" if result.returncode else ""
+
+
+def _remove(program: str, chain: str) -> None:
+    table, hook = _PLACES[chain]
+    for command in (("-D", hook, "-j", chain), ("-F", chain), ("-X", chain)):
+        _try(program, "-t", table, *command)
+
+
+def _try(program: str, *args: str) -> None:
+    try:
+        _run(program, *args)
     except (OSError, subprocess.TimeoutExpired) as error:
         _log.warning("%s", error)
-        return None
 
 
 def _run(program: str, *args: str, given: str = "") -> subprocess.CompletedProcess[str]:

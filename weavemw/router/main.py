@@ -13,8 +13,8 @@ from pathlib import Path
 
 from weavemw.dockerapi.client import Docker, DockerClient
 from weavemw.dockerapi.hosts import Unix
-from weavemw.errors import SettingsError
-from weavemw.network import firewall
+from weavemw.errors import NetworkError, SettingsError
+from weavemw.network import exposed, firewall
 from weavemw.network.netlink import ensure_bridge
 from weavemw.ops import descriptors, files
 from weavemw.router import host, listening
@@ -147,9 +147,13 @@ async def _keep_open(settings: RouterSettings, dns: HostDns) -> None:
 
 
 def _open_firewall(settings: RouterSettings) -> None:
-    """Let packets through on the bridge."""
+    """Let packets through on the bridge, and masquerade what is exposed."""
     if settings.bridge:
         firewall.let_through(settings.bridge)
+        try:
+            exposed.masquerade_again(settings.run_dir)
+        except NetworkError as error:
+            log.warning("%s", error)
 
 
 def _let_ask(settings: RouterSettings, bridges: Sequence[str]) -> None:

@@ -67,7 +67,8 @@ def build(settings: Settings, tally: Tally | None = None) -> WSGIApplication:
                     wait_dir=functools.cache(lambda: wait.install(settings.state_dir)), docker=docker),
                     docker=docker, router=router),
                 docker=docker, default_ipalloc=settings.default_ipalloc),
-            names=None if settings.uses_tls else functools.cache(lambda: own_names(settings.allow_host)))),
+            names=None if settings.uses_tls else functools.cache(lambda: own_names(settings.allow_host)),
+            allowed=settings.allow_origin)),
         relay=Relay(tally), tally=tally)
 
 

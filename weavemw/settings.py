@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from weavemw.dockerapi import hosts
 from weavemw.errors import SettingsError
 from weavemw.ops.run_dir import DEFAULT_ROUTER, RouterAddress, router_at
+from weavemw.transport.origin import is_origin
 
 __all__ = ["DEFAULT_LISTENERS", "PREFIX", "TABLE", "Engine", "Group", "Setting", "Settings", "converted", "default_of",
            "engine_in", "kind_of", "nearest", "points_at", "settings_in", "sources_in", "variable_of"]
@@ -112,6 +113,11 @@ class Settings:
                                            metavar="CIDR", unset="all")
     allow_host: tuple[str, ...] = _setting(
         (), Group.SECURING, "A further name of this host, by which clients may call it without TLS.", metavar="NAME")
+    allow_origin: tuple[str, ...] = _setting(
+        (), Group.SECURING, "Web pages of this origin may call Docker, and clients that say so (aiodocker: "
+        "http://localhost).", metavar="ORIGIN")
+    ignore_authz: bool = _setting(
+        False, Group.SECURING, "Use --tls-verify although Docker's authorization plugins get no names of its clients.")
 
     default_ipalloc: bool = _setting(True, Group.ATTACHING, "Containers without a WEAVE_CIDR are attached too.",
                                      negated="Attach only containers that have a WEAVE_CIDR.")
@@ -144,6 +150,8 @@ class Settings:
         for listener in self.listeners:
             hosts.parse(listener)
         hosts.networks(self.allow_from)
+        for origin in self.allow_origin:
+            _require(is_origin(origin), f"origin {origin!r}: write scheme://host or scheme://host:port, as browsers do")
         self._check_router_address()
         self._check_names()
         _require(min(self.workers, self.threads) >= 1, "workers and threads: at least one of each")

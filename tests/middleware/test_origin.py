@@ -27,6 +27,10 @@ def _names() -> set[str]:
     pytest.param("localhost:1", {"HTTP_ORIGIN": "http://localhost:2"}, False, id="a page of another port"),
     pytest.param("localhost:1", {"HTTP_ORIGIN": "http://localhost:1"}, True, id="docker-py's websocket"),
     pytest.param("login:12375", {"HTTP_ORIGIN": "http://login:12375"}, False, id="a page of a name without a dot"),
+    pytest.param("login:12375", {"HTTP_ACCEPT_LANGUAGE": "en"}, False, id="its GET, which has no Origin"),
+    pytest.param("login:12375", {"HTTP_ACCEPT_LANGUAGE": ""}, False, id="its GET, in no language"),
+    pytest.param("login:12375", {"HTTP_REFERER": "http://login:12375/"}, False, id="its GET, with where it was"),
+    pytest.param("host1.example.com:1", {"HTTP_ACCEPT_LANGUAGE": "en"}, True, id="our name in a browser"),
     pytest.param("127.0.0.1:1", {"HTTP_ORIGIN": "http://127.0.0.1:1"}, True, id="a page of an address of ours"),
     pytest.param("host1.example.com:1", {"HTTP_ORIGIN": "http://host1.example.com:1"}, True, id="a page of our name"),
     pytest.param("localhost", {"HTTP_SEC_FETCH_SITE": "cross-site"}, False, id="a form on another site"),
@@ -35,6 +39,24 @@ def _names() -> set[str]:
 def test_only_clients_that_mean_this_host_are_served(host: str, headers: dict[str, str], allowed: bool) -> None:
     """What a web page can make a browser send is refused; what docker clients send is not."""
     assert bool(objection({"HTTP_HOST": host, **headers}, _names)) is not allowed
+
+
+@pytest.mark.parametrize(("host", "origin", "allowed"), [
+    ("127.0.0.1:12375", "http://localhost", True), ("127.0.0.1:12375", "HTTP://LocalHost", True),
+    ("127.0.0.1:12375", "http://localhost:80", False), ("127.0.0.1:12375", "http://localhost.evil.net", False),
+    ("evil.net", "http://localhost", False), ("127.0.0.1:12375", "null", False),
+])
+def test_an_origin_may_be_allowed(host: str, origin: str, allowed: bool) -> None:
+    """As aiodocker's websockets say it, whatever they call; nothing that only looks like it, and no strange host."""
+    assert bool(objection({"HTTP_HOST": host, "HTTP_ORIGIN": origin}, _names, {"http://localhost"})) is not allowed
+
+
+def test_who_is_refused_hears_of_the_option() -> None:
+    """Where the origin is one that can be named."""
+    refused = objection({"HTTP_HOST": "127.0.0.1:1", "HTTP_ORIGIN": "http://localhost"}, _names)
+    assert refused == ("web pages may not call Docker (Origin: http://localhost); "
+                       "`weave launch-proxy --allow-origin http://localhost` lets it")
+    assert "allow-origin" not in objection({"HTTP_HOST": "127.0.0.1:1", "HTTP_ORIGIN": "null"}, _names)
 
 
 def test_with_tls_the_certificate_settles_the_name() -> None:

@@ -54,9 +54,10 @@ def test_networks_are_exposed_one_by_one(host, tmp_path):
 
 def test_a_masquerade_that_is_refused_is_an_error(host, tmp_path, monkeypatch):
     """And not one that should be."""
-    with monkeypatch.context() as away, pytest.raises(NetworkError, match=r"can't masquerade 10\.2\.1\.0/24"):
+    with monkeypatch.context() as away:
         away.setenv("PATH", "/nonexistent")
-        exposed.masquerade(tmp_path, [ip_network("10.2.1.0/24")])
+        with pytest.raises(NetworkError, match=r"can't masquerade 10\.2\.1\.0/24"):
+            exposed.masquerade(tmp_path, [ip_network("10.2.1.0/24")])
     assert not exposed.masqueraded(tmp_path)
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from ipaddress import ip_interface
+from typing import Any
 
 import pytest
 
+from weavemw.errors import DockerUnreachable, SettingsError
 from weavemw.router.host import HostBridge
-from weavemw.serving.exposure import lets_in_containers
+from weavemw.serving.exposure import hides_users, lets_in_containers
 from weavemw.settings import Settings
 
 BRIDGES = (HostBridge("docker0", (ip_interface("172.17.0.1/16"), ip_interface("fe80::1/64"))),
@@ -31,3 +33,30 @@ def test_with_certificates_addresses_let_nobody_in() -> None:
     """Containers have none."""
     settings = Settings(allow_from=("10.0.0.0/8",), tls_verify=True, tls_cacert="ca", tls_cert="cert", tls_key="key")
     assert not lets_in_containers(settings, lambda: BRIDGES)
+
+
+class Engine:
+    """An engine with these authorization plugins."""
+
+    def __init__(self, *plugins: str, error: Exception | None = None) -> None:
+        self.plugins, self.error = plugins, error
+
+    def get(self, path: str) -> Any:
+        assert path == "/info"
+        if self.error:
+            raise self.error
+        return {"Plugins": {"Authorization": list(self.plugins) or None}}
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_plugins_that_would_see_no_user_are_said(ignored: bool) -> None:
+    """Nobody gets by them unless that is meant."""
+    settings = Settings(tls_verify=True, tls_cacert="ca", tls_cert="cert", tls_key="key", ignore_authz=ignored)
+    if ignored:
+        assert "Docker asks guard, other who may do what" in hides_users(settings, Engine("guard", "other"))
+    else:
+        with pytest.raises(SettingsError, match="it gets no names") as refused:
+            hides_users(settings, Engine("guard"))
+        assert "--ignore-authz" in refused.value.hint
+    assert not hides_users(settings, Engine())
+    assert not hides_users(settings, Engine(error=DockerUnreachable("down")))

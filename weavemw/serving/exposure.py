@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from weavemw import assembly
 from weavemw.dockerapi import hosts
+from weavemw.dockerapi.client import DockerClient
 from weavemw.dockerapi.hosts import Tcp
+from weavemw.errors import DockerError, DockerUnreachable, SettingsError
 from weavemw.router.settings import DEFAULT_RANGE
 from weavemw.settings import Settings
 
 if TYPE_CHECKING:
     from weavemw.router.host import HostBridge
 
-__all__ = ["check_tls", "lets_in_containers", "open_to_all"]
+__all__ = ["check_tls", "hides_users", "lets_in_containers", "open_to_all"]
 
 
 def check_tls(settings: Settings) -> list[str]:
-    """Judge the files of TLS, if there is to be TLS; gives warnings.
+    """Judge the files of TLS, if there is to be TLS, and what it means for Docker's plugins; gives warnings.
 
-    Raises :class:`~weavemw.errors.SettingsError` for what would keep clients out.
+    Raises :class:`~weavemw.errors.SettingsError` for what would keep clients out, or let them do what they may not.
     """
     if not settings.uses_tls:
         return []
@@ -27,7 +30,28 @@ def check_tls(settings: Settings) -> list[str]:
 
     files = tls_files.of(settings)
     tcp = [each for each in map(hosts.parse, settings.listeners) if isinstance(each, Tcp)]
-    return tls_files.check(files, tcp) if files else []
+    warnings = tls_files.check(files, tcp) if files else []
+    unseen = hides_users(settings, assembly.docker(settings)) if tcp and settings.tls_verify else ""
+    return [*warnings, unseen] if unseen else warnings
+
+
+def hides_users(settings: Settings, docker: DockerClient) -> str:
+    """A warning if Docker asks authorization plugins, who know a user by a client's certificate; empty if it does not.
+
+    Docker hears of our clients' certificates nothing: for its plugins they are all the same, nameless user. Raises
+    :class:`~weavemw.errors.SettingsError` unless that is to be ignored. An engine that does not answer is no matter.
+    """
+    try:
+        plugins = (docker.get("/info").get("Plugins") or {}).get("Authorization") or ()
+    except (DockerError, DockerUnreachable):
+        return ""
+    if not plugins:
+        return ""
+    what = (f"Docker asks {', '.join(map(str, plugins))} who may do what, by the names in clients' certificates; of "
+            "--tls-verify's clients it gets no names")
+    if settings.ignore_authz:
+        return what
+    raise SettingsError(what, hint="let them connect to dockerd itself, or use --ignore-authz")
 
 
 def open_to_all(settings: Settings) -> str:

@@ -1,21 +1,34 @@
 """What tells a request that a web page made a browser send from one of a client that means this host.
 
 A page of another origin says so in ``Origin`` or ``Sec-Fetch-Site`` (Fetch standard). A page whose name was made to
-point here (DNS rebinding) says its name in ``Host``, and where it sends ``Origin``, there too.
+point here (DNS rebinding) says its name in ``Host``, and where it sends ``Origin``, there too. Of a page by plain
+HTTP a browser sends neither ``Origin`` nor ``Sec-Fetch-Site`` with a GET, but always ``Accept-Language``.
 """
 
 from __future__ import annotations
 
 import functools
 import ipaddress
+import re
 import socket
 from collections.abc import Callable, Collection, Iterable
 
-__all__ = ["is_address", "other_page", "own_names", "strange_name"]
+__all__ = ["BROWSERS_SAY", "is_address", "is_origin", "other_page", "own_names", "strange_name"]
 
 
-def other_page(host: str, origin: str | None, fetch_site: str | None) -> str:
-    """The header by which a request is of a page of another origin, as a text; empty if it is not."""
+#: Headers of which browsers send one with whatever a page asks for; clients of APIs have no use for them.
+BROWSERS_SAY = ("Origin", "Accept-Language", "Referer", "Sec-Fetch-Mode")
+
+
+def is_origin(text: str) -> bool:
+    """Whether a text is an origin as browsers write it: scheme, host, and a port that is not the scheme's own."""
+    return re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s@]+", text.lower()) is not None
+
+
+def other_page(host: str, origin: str | None, fetch_site: str | None, allowed: Collection[str] = ()) -> str:
+    """The header by which a request is of a page of another origin, as a text; empty if it is not, or one allowed."""
+    if origin is not None and origin.lower() in allowed:
+        return ""
     if origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
         return f"Origin: {origin}"
     return "Sec-Fetch-Site" if fetch_site in ("cross-site", "same-site") else ""

@@ -5,6 +5,7 @@ A machine has ``u0`` with 10.99.0.N and fd99::N. What is done on it is done by a
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import socket
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_interface
+from pathlib import Path
 from typing import Any, TypeVar
 
 from weavemw.cluster.peers import Peer, RemoteContainer, Underlay
@@ -30,6 +32,10 @@ def ip(*argv: str) -> str:
 
 
 def _enter(name: str) -> None:
+    """Let this thread be in the namespace, and its programs have a /run/wireguard of their own."""
+    Path("/run/wireguard").mkdir(exist_ok=True)
+    assert ctypes.CDLL(None).unshare(0x00020000) == 0  # CLONE_NEWNS
+    subprocess.run("mount --make-rprivate / && mount -t tmpfs tmpfs /run/wireguard", shell=True, check=True)
     descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY)
     setns(descriptor)
     os.close(descriptor)

@@ -6,12 +6,14 @@ import socket
 import struct
 import time
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.machines import Container, Machine, Site, captured, vxlan_packets
 from weavemw.cluster.forwarding import Forwarding
-from weavemw.cluster.peers import Overlay
+from weavemw.cluster.peers import Overlay, Peer
+from weavemw.errors import NetworkError
 
 pytestmark = pytest.mark.root
 
@@ -25,9 +27,9 @@ def site():
         site.close()
 
 
-def plane(machine: Machine, **options: object) -> Forwarding:
+def plane(key_file: Path | None = None, **options: object) -> Forwarding:
     towards = (ip_address("10.99.0.250"), ip_address("fd99::250"))
-    return Forwarding(Overlay(**options), "weave", towards=towards)
+    return Forwarding(Overlay(**options), "weave", towards=towards, key_file=key_file)
 
 
 def spread(site: Site, *containers: Container, family: int = 4) -> list[Forwarding]:
@@ -36,7 +38,7 @@ def spread(site: Site, *containers: Container, family: int = 4) -> list[Forwardi
     for machine in site.machines:
         others = [other for other in site.machines if other is not machine]
         known = {other.id: [one.remote for one in containers if one.machine is other] for other in others}
-        here = plane(machine, family=family)
+        here = plane(family=family)
         peers = [other.peer(family=family) for other in others]
         machine.do(lambda here=here, peers=peers: here.peers(peers))
         machine.do(lambda here=here, known=known: here.containers(known))
@@ -168,3 +170,50 @@ def test_host_that_moves_is_followed(site):
     two.address = "10.99.0.200"
     one.do(lambda: first.peers([two.peer()]))
     assert " 0% packet loss" in here.ping("10.32.0.2")
+
+
+@pytest.fixture
+def encrypted(site, tmp_path):
+    """Makes two hosts of an encrypted network, with a container each."""
+    def make(family: int = 4) -> tuple[Container, Container]:
+        one, two = machines(site, 2)
+        here, there = site.container(one, "10.32.0.1/12"), site.container(two, "10.32.0.2/12")
+        planes = {each: plane(tmp_path / each.name, family=family, encrypted=True) for each in (one, two)}
+        for each, other, container in ((one, two, there), (two, one, here)):
+            peer = Peer(other.id, other.name, other.do(planes[other].underlay))
+            each.do(lambda each=each, peer=peer: planes[each].peers([peer]))
+            each.do(lambda each=each, container=container: planes[each].containers(
+                {container.machine.id: [container.remote]}))
+        return here, there
+
+    return make
+
+
+@pytest.mark.parametrize(("family", "mtu"), [(4, 1440), (6, 1420)])
+def test_encrypted_networks_show_nothing(site, encrypted, family, mtu):
+    """What containers say to each other is in no packet of the underlay; all of it is WireGuard's."""
+    here, there = encrypted(family)
+    with captured(here.machine) as packets:
+        assert " 0% packet loss" in here.ping("10.32.0.2", "-p", "5e", "-s", "1000", "-c", "2", "-W", "10")
+    assert len([packet for packet in packets if len(packet) > 1000]) >= 2
+    assert not vxlan_packets(packets)
+    assert not [packet for packet in packets if b"\x5e" * 16 in packet]
+    assert f"mtu {mtu} " in here.machine.ip("link", "show", "weave-wg")
+
+
+def test_encrypted_networks_are_never_plain(site, encrypted):
+    """Without the tunnel nothing is sent, whatever routes there are; when all is said again, it is there again."""
+    here, there = encrypted()
+    here.machine.ip("route", "add", "default", "via", there.machine.address)
+    here.machine.ip("link", "delete", "weave-wg")
+    with captured(here.machine) as packets:
+        assert "100% packet loss" in here.ping("10.32.0.2")
+    assert not vxlan_packets(packets)
+
+
+def test_host_without_key_is_not_spoken_to(site, tmp_path):
+    """A host whose key nobody knows is named, and not reached in plain text instead."""
+    one, two = machines(site, 2)
+    with pytest.raises(NetworkError, match=f"key of WireGuard is known of {two.name}"):
+        one.do(lambda: plane(tmp_path / "key", encrypted=True).peers([two.peer()]))
+    assert "dst" not in one.run("bridge", "fdb", "show", "dev", "weave-wx")

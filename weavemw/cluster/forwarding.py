@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
 
 from weavemw.cluster.claims import Addresses, Claims
 from weavemw.cluster.local import local_underlay
 from weavemw.cluster.peers import Endpoint, Overlay, Peer, RemoteContainer, Underlay
-from weavemw.errors import NetworkError
+from weavemw.errors import NetworkError, SettingsError
 from weavemw.network import messages, tunnel_filter, vxlan, vxlan_messages
 from weavemw.network.netlink_socket import NetlinkSocket
 from weavemw.network.tunnel_filter import Filter
 from weavemw.network.vxlan import Changes, Entries
 from weavemw.network.vxlan_messages import VxlanDevice
+from weavemw.network.wireguard import OVERHEAD, WireGuard, WireGuardPeer, inner_address
 
 __all__ = ["Forwarding", "device_name"]
 
@@ -31,15 +34,19 @@ class Forwarding:
     """:class:`~weavemw.cluster.peers.DataPlane` on a bridge of this host.
 
     ``advertise`` are this host's addresses for others, before those that its routes to ``towards`` have. With
-    ``learning``, the kernel finds out by itself where containers are, as a bridge does; none need be said.
+    ``learning``, the kernel finds out by itself where containers are, as a bridge does; none need be said. A network
+    that is encrypted needs ``key_file``, where this host's key is kept, or will be; nothing of it is ever sent in
+    plain text. Raises :class:`~weavemw.errors.SettingsError`.
     """
 
     def __init__(self, overlay: Overlay, bridge: str = "weave", *, advertise: Collection[Endpoint] = (),
                  towards: Collection[Endpoint] = (), learning: bool = False,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+                 key_file: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.overlay, self.bridge, self.name = overlay, bridge, device_name(bridge)
         self.advertise, self.towards = tuple(advertise), tuple(towards)
         self.learning = learning
+        self._tunnel = _tunnel(overlay, bridge, key_file)
+        self._family = 4 if self._tunnel else overlay.family  # of what VXLAN is sent over
         self._clock = clock
         self._claims = Claims()
         self._peers: tuple[Peer, ...] | None = None
@@ -52,18 +59,21 @@ class Forwarding:
 
     def underlay(self) -> Underlay:
         """See :class:`~weavemw.cluster.peers.DataPlane`."""
-        return local_underlay(self.overlay.family, self.advertise, self.towards, self.bridge)
+        found = local_underlay(self.overlay.family, self.advertise, self.towards, self.bridge)
+        return replace(found, wireguard_key=self._tunnel.key) if self._tunnel else found
 
     def peers(self, desired: Collection[Peer]) -> None:
         """See :class:`~weavemw.cluster.peers.DataPlane`; a host that can't be reached is named at the end."""
         self._peers = tuple(desired)
         self._reachable = {peer.id: endpoint for peer in desired if (endpoint := self._endpoint(peer))}
         self._shield(desired)
+        self._encrypt(desired)
         with NetlinkSocket() as host:
             self._careful(host, lambda: self._set_hosts(host))
         missing = [f"{peer.nickname} ({peer.id})" for peer in desired if peer.id not in self._reachable]
         if missing:
-            raise NetworkError(f"no address of IPv{self.overlay.family} is known of {', '.join(missing)}")
+            lacks = " and key of WireGuard" if self._tunnel else ""
+            raise NetworkError(f"no address of IPv{self.overlay.family}{lacks} is known of {', '.join(missing)}")
 
     def containers(self, desired: Mapping[str, Collection[RemoteContainer]]) -> None:
         """See :class:`~weavemw.cluster.peers.DataPlane`."""
@@ -89,10 +99,26 @@ class Forwarding:
                                                      dict.fromkeys(found.neighbours, b""), found))
                 host.pour([vxlan_messages.delete_nexthop(number) for number in found.hosts])
                 host.do(messages.delete_link(self.name))
+        if self._tunnel:
+            self._tunnel.remove()
         tunnel_filter.remove(self._wanted_filter(()))
 
     def _endpoint(self, peer: Peer) -> bytes:
-        return next((one.packed for one in peer.underlay.endpoints if one.version == self.overlay.family), b"")
+        """Where VXLAN's packets for a host go: to it, or to its end of the tunnel."""
+        outer, key = self._outer(peer), peer.underlay.wireguard_key
+        if self._tunnel:
+            return inner_address(key).packed if outer and key else b""
+        return outer.packed if outer else b""
+
+    def _outer(self, peer: Peer) -> Endpoint | None:
+        return next((one for one in peer.underlay.endpoints if one.version == self.overlay.family), None)
+
+    def _encrypt(self, peers: Collection[Peer]) -> None:
+        if self._tunnel:
+            mtu = min([self.underlay().mtu, *(peer.underlay.mtu for peer in peers)])
+            self._tunnel.set_up((WireGuardPeer(peer.underlay.wireguard_key, outer) for peer in peers
+                                 if peer.underlay.wireguard_key and (outer := self._outer(peer))),
+                                mtu - OVERHEAD[self.overlay.family])
 
     def _shield(self, peers: Iterable[Peer]) -> None:
         wanted = self._wanted_filter(peers)
@@ -101,9 +127,12 @@ class Forwarding:
             self._filter, self._filter_at = wanted, self._clock() + _AGAIN
 
     def _wanted_filter(self, peers: Iterable[Peer]) -> Filter:
-        family = self.overlay.family
-        senders = frozenset(one for peer in peers for one in peer.underlay.endpoints if one.version == family)
-        return Filter(self.name, self.overlay.port, family, senders)
+        if self._tunnel:
+            keys = [peer.underlay.wireguard_key for peer in peers]
+            senders = frozenset[Endpoint](inner_address(key) for key in keys if key)
+            return Filter(self.name, self.overlay.port, 4, senders, self._tunnel.name)
+        senders = frozenset(one for peer in peers for one in peer.underlay.endpoints if one.version == self._family)
+        return Filter(self.name, self.overlay.port, self._family, senders)
 
     def _careful(self, host: NetlinkSocket, action: Callable[[], bool]) -> None:
         """Do something on what is known of the kernel; if that was nothing, or fails, the kernel is looked at."""
@@ -170,7 +199,7 @@ class Forwarding:
         bridge = host.link(self.bridge)
         if bridge is None:
             raise NetworkError(f"there is no bridge {self.bridge}")
-        wanted = VxlanDevice(self.overlay.vni, self.overlay.port, self.overlay.family, self.learning)
+        wanted = VxlanDevice(self.overlay.vni, self.overlay.port, self._family, self.learning)
         if host.link(self.name) and _device(host, self.name) != wanted:
             host.do(messages.delete_link(self.name))
         link = host.link(self.name)
@@ -189,6 +218,12 @@ class Forwarding:
 def device_name(bridge: str) -> str:
     """The name of the VXLAN device on a bridge."""
     return f"{bridge[:_NAME - 3]}-wx"
+
+
+def _tunnel(overlay: Overlay, bridge: str, key_file: Path | None) -> WireGuard | None:
+    if overlay.encrypted and key_file is None:
+        raise SettingsError("an encrypted network needs a file for this host's key")
+    return WireGuard(f"{bridge[:_NAME - 3]}-wg", overlay.port + 1, key_file) if overlay.encrypted and key_file else None
 
 
 def _device(host: NetlinkSocket, name: str) -> VxlanDevice | None:

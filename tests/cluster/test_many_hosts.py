@@ -192,7 +192,7 @@ def encrypted(site, tmp_path):
 @pytest.mark.parametrize(("family", "mtu"), [(4, 1440), (6, 1420)])
 def test_encrypted_networks_show_nothing(site, encrypted, family, mtu):
     """What containers say to each other is in no packet of the underlay; all of it is WireGuard's."""
-    here, there = encrypted(family)
+    here, _ = encrypted(family)
     with captured(here.machine) as packets:
         assert " 0% packet loss" in here.ping("10.32.0.2", "-p", "5e", "-s", "1000", "-c", "2", "-W", "10")
     assert len([packet for packet in packets if len(packet) > 1000]) >= 2

@@ -16,7 +16,7 @@ import pytest
 
 from tests.network.conftest import make_namespace
 from weavemw.errors import NetworkError
-from weavemw.network import messages, netlink
+from weavemw.network import messages, netlink, offload
 from weavemw.network.bridge import look
 from weavemw.network.netlink import NetlinkNetwork, NetlinkSocket, ensure_bridge, setns
 from weavemw.network.plan import Ethwe, HostInterface, Plan, ProcessEnded, host_names
@@ -648,3 +648,18 @@ def test_the_bridge_keeps_its_mac_address(host, ip, how):
         ip("link", "del", "weave")
         ensure_bridge("weave")
         assert look("weave").mac == mac
+
+
+@pytest.mark.parametrize(("others", "on"), [
+    pytest.param((), True, id="a bridge of ours"),
+    pytest.param(("vethwe-bridge", "vethwe-pcap"), False, id="a Weave router's, plain"),
+    pytest.param(("vethwe-bridge", "vethwe-datapath"), True, id="a Weave router's, with a datapath"),
+])
+def test_checksums_are_finished_where_a_plain_bridge_is_read(network, container, ip, others, on):
+    """A real router that reads packets from a plain bridge carries them to other hosts as they are."""
+    if others:
+        ip("link", "add", others[0], "type", "veth", "peer", "name", others[1])
+    pid = container()
+    attach(network, pid, Plan(ID, (FOUR,)))
+    with open(f"/proc/{pid}/ns/net") as namespace:
+        assert netlink._inside(namespace.fileno(), lambda: offload.is_on("ethwe")) is on

@@ -15,10 +15,11 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from typing import TypeVar
 
 from weavemw.errors import NetworkError
-from weavemw.network import answers, guard, messages
+from weavemw.network import answers, guard, messages, offload
 from weavemw.network.addresses import Interface
 from weavemw.network.answers import Route, Rule
 from weavemw.network.messages import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, Link, Message
@@ -265,11 +266,18 @@ class _ContainerNamespace:
             raise NetworkError(f"{ETHWE} went away while it was made")
         self._index = link.index
         self._allow_ipv6(plan.addresses)
+        if _is_plain(self._host):
+            _inside(self._descriptor, partial(offload.turn_off, ETHWE))
         self._inside.do(*messages.inside(plan, link.index))
 
     def _allow_ipv6(self, addresses: Iterable[Interface]) -> None:
         if any(address.version == 6 for address in addresses):
             _inside(self._descriptor, _allow_ipv6)
+
+
+def _is_plain(host: NetlinkSocket) -> bool:
+    there, absent = offload.PLAIN_BRIDGE
+    return host.link(there) is not None and not any(map(host.link, absent))
 
 
 def _allow_ipv6() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from host import TestHost, why_not
 
-from bench import crowds, measure, names, network
+from bench import crowds, measure, names, network, runs
 from bench.proxies import Served, haproxy, synthetic, weave_server
 from bench.table import Row, table
 
@@ -26,15 +26,15 @@ def main() -> None:
     """Measure, print; ``--quick`` is for trying whether it works."""
     parser = argparse.ArgumentParser(description="Compare the proxy with haproxy and with no proxy at all.")
     parser.add_argument("--quick", action="store_true", help="a few seconds each: figures that mean nothing")
-    parser.add_argument("--only", choices=["small", "volume", "streams", "attach", "crowds", "network", "names"],
-                        help="one kind of measurement")
+    parser.add_argument("--only", help="one kind of measurement",
+                        choices=["small", "volume", "streams", "attach", "crowds", "network", "runs", "names"])
     options = parser.parse_args()
     if reason := why_not():
         sys.exit(f"bench: {reason}")
     print(f"load before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} processors", flush=True)
-    if options.only not in ("network", "names"):
+    if options.only not in ("network", "runs", "names"):
         print(table(measured(options.quick, options.only), _COLUMNS, ("weave", "haproxy")))
-    for kind, lines in (("network", network.lines), ("names", names.lines)):
+    for kind, lines in (("network", network.lines), ("runs", runs.lines), ("names", names.lines)):
         if options.only in (None, kind):
             for line in lines(options.quick):
                 print(line, flush=True)

@@ -6,7 +6,7 @@ key                      type                         written by
 ``weavemw.call``         ``routes.Call | None``       whoever asks first (`routes.call_of`)
 ``weavemw.body``         ``payload.Body``             whoever asks first (`payload.body_of`)
 ``weavemw.decision``     ``decision.Decision``        CidrParser, on create, start and restart
-``weavemw.names``        ``decision.Names``           DnsInjector, on start and restart
+``weavemw.names``        ``decision.NamesFor``        DnsInjector, on start and restart
 ``weavemw.lease``        ``decision.Lease``           IpamClient, on start and restart
 ``weavemw.start``        ``starting.Start``           IpamClient, on start and restart
 ``weavemw.running``      ``container.Container``      CommandChecker, after a start

@@ -274,6 +274,34 @@ def test_an_alias_added_while_it_runs_is_registered(world):
     assert world.network.steps.count("prepare") == 1
 
 
+@pytest.mark.parametrize("runs_before", [False, True])
+def test_what_does_not_run_is_not_looked_at_for_its_networks(world, runs_before):
+    """Docker connects before each start and disconnects after each end; start and end bring a look of their own."""
+    watcher = world.watching()
+    container = world.docker.create()
+    if runs_before:
+        world.docker.start(container.id)
+        await_true(lambda: world.attached(container.id) and not len(watcher._schedule))
+        world.docker.die(container.id)
+    await_true(lambda: not world.names() and not len(watcher._schedule))
+    looked = len(world.docker.called("inspect"))
+    world.docker.connect(container.id)
+    time.sleep(0.3)
+    assert len(world.docker.called("inspect")) == looked
+    world.docker.start(container.id)
+    await_true(lambda: world.attached(container.id))
+
+
+def test_what_ends_and_goes_is_looked_at_once(world):
+    """An end, and that it is gone, are told one after the other."""
+    watcher = world.watching()
+    container = world.docker.run(auto_remove=True)
+    await_true(lambda: world.attached(container.id) and not len(watcher._schedule))
+    world.docker.die(container.id)
+    await_true(lambda: not world.router.owners and not len(watcher._schedule))
+    assert world.router.called("release") == [(container.id, None)]
+
+
 class Held:
     """Something that the first who does it is held up in, until :meth:`go`."""
 

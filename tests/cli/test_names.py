@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from weavemw.cli.names import dns_arguments, only_network, wanted
+from weavemw.cli.names import dns_arguments, only_network, targets
 from weavemw.errors import BadRequest
 
 
@@ -15,7 +15,7 @@ from weavemw.errors import BadRequest
 ])
 def test_every_form_is_read(words: list[str], fqdn: str, addresses: list[str], container: str) -> None:
     """Addresses and a container, one of them, or addresses and a name."""
-    found = wanted(words, fqdn)
+    found = targets(words, fqdn)
     assert ([str(each.ip) for each in found.addresses], found.container) == (addresses, container)
 
 
@@ -25,7 +25,7 @@ def test_every_form_is_read(words: list[str], fqdn: str, addresses: list[str], c
 def test_what_is_no_form_is_refused(words: list[str], fqdn: str) -> None:
     """Nothing is guessed."""
     with pytest.raises(BadRequest, match=r"expected|missing"):
-        wanted(words, fqdn)
+        targets(words, fqdn)
 
 
 @pytest.mark.parametrize(("arguments", "added"), [

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ class Counting(Database):
 
     commits = 0
     failing = False
+    thread = ""
 
     def commit(self) -> None:
         self.commits += 1
+        self.thread = threading.current_thread().name
         if self.failing:
             raise sqlite3.OperationalError("database or disk is full")
         super().commit()
@@ -65,6 +68,14 @@ def test_one_commit_for_many(database: Counting) -> None:
     assert gather(database, *(noting(database, name) for name in names)) == names
     assert database.commits == 1
     assert noted(database) == sorted(names)
+
+
+def test_only_what_changes_something_waits_for_the_disk(database: Counting) -> None:
+    """A container that had no names has them removed at each of its ends."""
+    assert gather(database, lambda: noted(database)) == [[]]
+    assert database.thread == threading.current_thread().name
+    assert gather(database, noting(database, "a")) == ["a"]
+    assert database.thread.startswith("commit")
 
 
 def test_a_change_that_fails_is_undone_alone(database: Counting) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from weavemw.attaching import allocation
 from weavemw.attaching.added_names import Added, AddedNames
-from weavemw.attaching.decision import Lease, Names
+from weavemw.attaching.decision import Lease, NamesFor
 from weavemw.attaching.hostnames import Naming, folded, is_derived
 from weavemw.attaching.locks import Busy, Locks
 from weavemw.dockerapi.client import Docker
@@ -121,7 +121,7 @@ class Attachment:
         with self.lock(container_id):
             return self.attach_held(container_id, addresses, lambda _: known)
 
-    def attach_held(self, container_id: str, addresses: Sequence[Interface], names_for: Names,
+    def attach_held(self, container_id: str, addresses: Sequence[Interface], names_for: NamesFor,
                     seen: Container | None = None) -> bool:
         """:meth:`attach` for who holds the container's lock, with the names of the container that is attached.
 
@@ -306,7 +306,7 @@ class Attachment:
     def _leave_no_trace(self, container_id: str) -> None:
         """In one that still runs, let routes and names be Docker's alone again."""
         what = f"something of the weave network stays in container {container_id[:12]}"
-        with contextlib.suppress(NotRunning), _logged(what, WeaveError), \
+        with _logged(what, WeaveError), contextlib.suppress(NotRunning), \
                 self._namespace(container_id, None) as (container, namespace):
             hosts.rewrite(container, (), ())
             namespace.route_answers_no_more()

@@ -9,7 +9,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from weavemw.dockerapi.container import Container
 from weavemw.network.addresses import Wanted
 
-__all__ = ["Attach", "Decision", "Lease", "LeaveAlone", "Names"]
+__all__ = ["Attach", "Decision", "Lease", "LeaveAlone", "NamesFor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class LeaveAlone:
 Decision = Attach | LeaveAlone
 
 #: The names by which a container is to be found, as it is when it is attached: it may have got others meanwhile.
-Names = Callable[[Container], Iterable[str]]
+NamesFor = Callable[[Container], Iterable[str]]
 
 
 @dataclass(frozen=True, slots=True)

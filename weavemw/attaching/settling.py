@@ -30,6 +30,9 @@ __all__ = ["Settler"]
 
 _log = logging.getLogger(__name__)
 
+#: Seconds from a death to a look at what is left: by then a container with AutoRemove is gone, and needs one look only.
+_ENDED_AGO = 0.3
+
 
 class Settler:
     """Does the tasks of a watcher, and puts what they find to do into its ``schedule``.
@@ -48,6 +51,7 @@ class Settler:
         self.reasons = reasons
         self.shown = shown
         self.unseen: set[str] = set()  # found by the look at everything, and not yet worked on
+        self.idle: set[str] = set()  # heard to be made, or to have ended, and not of a start since
         self._registered: dict[str, set[str]] = {}  # by that look
         self._names: dict[str, str] = {}
         self._serves_names: bool | None = None
@@ -65,6 +69,13 @@ class Settler:
                 self._look_at_networks()
             case Sweep():
                 self._sweep()
+
+    def heard(self, action: str, container_id: str) -> None:
+        """What an event says of a container, by its action."""
+        if action in ("create", "die"):
+            self.idle.add(container_id)
+        elif action in ("start", "destroy"):
+            self.idle.discard(container_id)
 
     def name_of(self, container_id: str) -> str:
         """The container's name when it was looked at last; empty if it never was."""
@@ -148,7 +159,7 @@ class Settler:
                 self.attachment.router.deregister(container_id)
         finally:
             self.reasons.add(container_id, Reason.DIED)
-            self.schedule.put(Settle(container_id))
+            self.schedule.put(Settle(container_id), _ENDED_AGO if container_id in self.idle else 0)
 
     def _settle(self, container_id: str) -> None:
         with self.attachment.lock(container_id, timeout=0), self.reasons.taken(container_id) as reasons:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from weavemw.attaching.allocation import still_there
 from weavemw.attaching.attachment import Attachment, NotRunning
-from weavemw.attaching.decision import Lease, Names
+from weavemw.attaching.decision import Lease, NamesFor
 from weavemw.attaching.locks import Busy
 from weavemw.attaching.owners import clarify
 from weavemw.dockerapi.container import Container
@@ -85,7 +85,7 @@ class Start:
         """What the daemon said, by its HTTP status."""
         self._code = code
 
-    def attach(self, names_for: Names, seen: Container | None = None) -> None:
+    def attach(self, names_for: NamesFor, seen: Container | None = None) -> None:
         """Attach what the daemon started, by the names that it has then; if that fails, refuse the start and raise.
 
         ``seen`` is the container if it was inspected since.

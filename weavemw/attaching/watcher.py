@@ -62,7 +62,7 @@ __all__ = ["Watcher"]
 
 _log = logging.getLogger(__name__)
 
-_ACTIONS = ("start", "die", "destroy", "rename")
+_ACTIONS = ("create", "start", "die", "destroy", "rename")
 _BUSY_AGAIN = 0.2
 _CONNECTED_AGO = 0.2
 _LOCKED_AGAIN = 0.5  # seconds between two looks whether another watcher has ended
@@ -175,6 +175,7 @@ class Watcher:
         """Look at everything, then follow events from before that look; returns when the last one happened."""
         before = time.time()
         self.docker.container_ids()
+        self._settler.idle.clear()  # a start may have been missed
         with self._shown.changing() as state:
             state.connected, state.error = True, ""
             state.counters["connections"] += 1
@@ -214,13 +215,15 @@ class Watcher:
             self._reasons.withdraw(container_id, Reason.CONNECTED)
         if action == "rename":
             self._reasons.add(container_id, Reason.RENAMED)
-        self._schedule.put(Death(container_id) if action == "die" else Settle(container_id))
+        self._settler.heard(action, container_id)
+        if action != "create":
+            self._schedule.put(Death(container_id) if action == "die" else Settle(container_id))
 
     def _heard_of_network(self, action: str, container_id: str) -> None:
-        """What is connected has other aliases. As part of a start or a death it needs no look, and that comes soon."""
+        """What is connected has other aliases. As part of a start or a death it needs no look: these bring one."""
         if action in ("create", "destroy"):
             self._schedule.put(Networks())
-        if action in ("connect", "disconnect") and container_id:
+        if action in ("connect", "disconnect") and container_id and container_id not in self._settler.idle:
             self._reasons.add(container_id, Reason.CONNECTED)
             self._schedule.put(Settle(container_id), _CONNECTED_AGO)
 

@@ -22,8 +22,8 @@ from weavemw.router.client import Interface, RouterClient
 if TYPE_CHECKING:
     import dns.message
 
-__all__ = ["Wanted", "dns_add", "dns_args", "dns_arguments", "dns_lookup", "dns_remove", "in_domain", "only_network",
-           "wanted"]
+__all__ = ["Targets", "dns_add", "dns_args", "dns_arguments", "dns_lookup", "dns_remove", "in_domain", "only_network",
+           "targets"]
 
 #: The owner of names that belong to no container.
 EXTERN = "weave:extern"
@@ -33,7 +33,7 @@ _fqdn = click.option("-h", "--hostname", "fqdn", metavar="FQDN", default="", hel
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Targets:
     """What ``[IP…] [CONTAINER]`` says: addresses, and a container or an empty string."""
 
     addresses: tuple[Interface, ...]
@@ -53,7 +53,7 @@ def dns_add(weave: Invocation, words: tuple[str, ...], fqdn: str) -> None:
     weave dns-add 10.2.1.27 web -h shop.weave.local   # for this address only
     weave dns-add 192.0.2.7 -h printer.weave.local    # of no container
     """
-    asked, router = wanted(words, fqdn), _router(weave)
+    asked, router = targets(words, fqdn), _router(weave)
     container = weave.docker().inspect(asked.container) if asked.container else None
     names = _names(router, container, fqdn, assembly.naming(weave.settings()))
     lasting = names if fqdn or asked.addresses else ()  # its own names are its own at every start
@@ -78,7 +78,7 @@ def dns_remove(weave: Invocation, words: tuple[str, ...], fqdn: str) -> None:
     weave dns-remove 10.2.1.27 web                       # those of this address
     weave dns-remove 192.0.2.7 -h printer.weave.local    # of no container
     """
-    asked, router = wanted(words, fqdn), _router(weave)
+    asked, router = targets(words, fqdn), _router(weave)
     owner = weave.docker().inspect(asked.container).id if asked.container else EXTERN
     name = in_domain(fqdn, router.domain()) if fqdn else ""
     for address in asked.addresses or (None,):
@@ -125,7 +125,7 @@ def dns_args(weave: Invocation, arguments: tuple[str, ...]) -> None:
 dns_args.context_settings = {"ignore_unknown_options": True, "allow_interspersed_args": False}  # they are docker's
 
 
-def wanted(words: Sequence[str], fqdn: str) -> Wanted:
+def targets(words: Sequence[str], fqdn: str) -> Targets:
     """Read ``[IP…] [CONTAINER]``. Raises :class:`~weavemw.errors.BadRequest` for what is neither form."""
     addresses = tuple(ip_interface(word) for word in words if _is_address(word))
     others = [word for word in words if not _is_address(word)]
@@ -133,7 +133,7 @@ def wanted(words: Sequence[str], fqdn: str) -> Wanted:
         raise BadRequest(f"expected [IP…] CONTAINER, found {' '.join(words)!r}")
     if not others and not (addresses and fqdn):
         raise BadRequest("a container, or addresses and -h FQDN, are missing")
-    return Wanted(addresses, others[0] if others else "")
+    return Targets(addresses, others[0] if others else "")
 
 
 def only_network(arguments: Sequence[str]) -> str:
@@ -173,7 +173,7 @@ def _names(router: RouterClient, container: Container | None, fqdn: str,
     return names
 
 
-def _add_now(router: RouterClient, container: Container | None, names: Sequence[str], asked: Wanted) -> None:
+def _add_now(router: RouterClient, container: Container | None, names: Sequence[str], asked: Targets) -> None:
     owner = container.id if container else EXTERN
     addresses = asked.addresses or router.addresses(owner)
     if not addresses:
@@ -183,7 +183,7 @@ def _add_now(router: RouterClient, container: Container | None, names: Sequence[
             router.register(owner, address, name)
 
 
-def _add_later(weave: Invocation, container: Container, names: Sequence[str], asked: Wanted) -> None:
+def _add_later(weave: Invocation, container: Container, names: Sequence[str], asked: Targets) -> None:
     """No name leads to a container that does not run."""
     if not names:
         raise WeaveError(f"{asked.container} is not running: it gets its names when it starts")
@@ -191,7 +191,7 @@ def _add_later(weave: Invocation, container: Container, names: Sequence[str], as
     click.echo(f"{asked.container} is not running: the name is there when it starts", err=True)
 
 
-def _keep(weave: Invocation, container_id: str, names: Sequence[str], asked: Wanted) -> None:
+def _keep(weave: Invocation, container_id: str, names: Sequence[str], asked: Targets) -> None:
     added = [Added(name, address) for name in names for address in asked.addresses or (None,)]
     try:
         assembly.attachment(weave.settings()).keep_names(container_id, added)

@@ -14,7 +14,7 @@ from weavemw.middleware.processes import Progress, progress_of
 from weavemw.middleware.starting import container_of, to_attach
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["CommandChecker"]
 
 _STARTED = 204
-_LOOK_EVERY = 0.002  # seconds
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.005  # seconds between two looks: most wait programs need one, or two
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 
 
@@ -64,17 +64,22 @@ class CommandChecker:
             if error.status != 404:
                 raise
             return True  # removed, by AutoRemove
-        end = time.monotonic() + self.patience
-        while (progress := self._progress_of(running.pid)) is Progress.STARTING and time.monotonic() < end:
-            time.sleep(_LOOK_EVERY)
-        return progress is Progress.ENDED
+        looks = (self._progress_of(running.pid) for _ in self._pauses())
+        return next((progress for progress in looks if progress is not Progress.STARTING), None) is Progress.ENDED
+
+    def _pauses(self) -> Iterator[None]:
+        """At once, and then after pauses that grow, as long as there is patience."""
+        end, pause = time.monotonic() + self.patience, _FIRST_PAUSE
+        yield
+        while time.monotonic() < end:
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            yield
 
     def _refuse_wrong_command(self, container: Container, since: float) -> None:
         """Raise if that is what it ended of."""
-        end = time.monotonic() + self.patience
-        while not (statuses := self.docker.exit_statuses(container.id, since)) and time.monotonic() < end:
-            time.sleep(_LOOK_EVERY)
-        message = next((complaint(container.command, status) for status in statuses
+        answers = (self.docker.exit_statuses(container.id, since) for _ in self._pauses())
+        message = next((complaint(container.command, status) for status in next(filter(None, answers), ())
                         if status in (_NOT_EXECUTABLE, _NOT_FOUND)), "")
         if message:
             self.docker.stop(container.id, 0)

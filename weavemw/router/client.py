@@ -14,20 +14,18 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from ipaddress import ip_interface
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
 from weavemw.dockerapi import hosts
 from weavemw.dockerapi.requester import Answer
 from weavemw.errors import AddressTaken, NoAnswer, NotARouter, RouterBusy, RouterError, RouterUnreachable
-from weavemw.network.addresses import Wanted
+from weavemw.network.addresses import Interface, Wanted
 from weavemw.ops.run_dir import RouterAddress
 from weavemw.transport.http_client import HttpClient
 
 __all__ = ["Interface", "Router", "RouterClient"]
-
-Interface = IPv4Interface | IPv6Interface
 
 _REMEMBER = 2.0  # seconds, for what changes only when a router is started, or Docker's bridge made
 _REMEMBER_ABSENT = 60.0  # seconds, for a call that a router does not have

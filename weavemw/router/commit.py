@@ -70,11 +70,17 @@ class GroupCommit:
         try:
             self._database.begin()
             outcomes = [(future, *self._attempt(change)) for change, future in batch]
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._database.commit)
+            await self._commit()
         except sqlite3.Error as error:
             outcomes = self._lost(batch, error)
         for outcome in outcomes:
             _settle(*outcome)
+
+    async def _commit(self) -> None:
+        if self._database.has_changes:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._database.commit)
+        else:  # and the disk has nothing to do
+            self._database.commit()
 
     def _attempt(self, change: Callable[[], Any]) -> tuple[Any, Exception | None]:
         try:

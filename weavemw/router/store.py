@@ -231,6 +231,7 @@ class Database:
     """
 
     def __init__(self, path: Path) -> None:
+        self._changes_before = 0
         try:
             self.connection = self._open(path)
         except sqlite3.Error as error:
@@ -255,6 +256,12 @@ class Database:
     def begin(self) -> None:
         """Open a transaction."""
         self.connection.execute("BEGIN IMMEDIATE")
+        self._changes_before = self.connection.total_changes
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether a row was changed since the transaction was opened: if not, its end doesn't wait for the disk."""
+        return self.connection.total_changes != self._changes_before
 
     def commit(self) -> None:
         """End the transaction; what it changed is on the disk afterwards."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import threading
 import time
@@ -13,7 +14,7 @@ from weavemw.attaching.attachment import Attachment
 from weavemw.attaching.watcher import Watcher
 from weavemw.dockerapi.wait_mount import PLACES
 from weavemw.errors import DockerUnreachable, NetworkError, RouterError, RouterUnreachable
-from weavemw.network.plan import HostInterface, host_names
+from weavemw.network.plan import Change, HostInterface, host_names
 from weavemw.ops import watcher_state
 from weavemw.ops.watcher_state import LOCK_FILE, STATE_FILE, Pending, State, read_state
 from weavemw.testing import FakeDocker, FakeRouter, RecordingNetwork, await_true
@@ -764,3 +765,110 @@ def test_a_lock_that_others_can_open_keeps_no_watcher_away(world):
     second.stop()
     await_true(lambda: [thread.name for thread in threading.enumerate()].count("weave-watcher") == 1)
     assert not second.state.connected
+
+
+def broken(world, container_id, **changed):
+    """Change the host's end of a container's pair."""
+    name = host_names(container_id)[0]
+    world.network.outside[name] = dataclasses.replace(world.network.outside[name], **changed)
+
+
+def off_the_bridge(world, container):
+    broken(world, container.id, is_port=False)
+    world.network.happened.put(Change())
+
+
+def bridge_gone(world, container):
+    world.network.has_bridge = False
+    off_the_bridge(world, container)
+
+
+def address_gone(world, container):
+    broken(world, container.id, namespace=7)
+    world.network.inside[container.pid] = dataclasses.replace(world.network.inside[container.pid], addresses=())
+    world.network.happened.put(Change(7))
+
+
+def route_gone(world, container):
+    world.network.ways[container.pid] = frozenset()
+    world.network.happened.put(Change(is_gap=True))
+
+
+@pytest.mark.parametrize("entrypoint", [(PLACES[0],), ("sh",)], ids=["ours", "by hand"])
+@pytest.mark.parametrize("damage", [off_the_bridge, bridge_gone, address_gone, route_gone])
+def test_what_is_broken_is_mended_when_the_kernel_tells(world, monkeypatch, damage, entrypoint):
+    """Whoever attached it; and that is counted and logged."""
+    monkeypatch.setattr(module, "_CHANGED_AGO", 0.01)
+    watcher = world.watching()
+    container = world.docker.run(name="web", entrypoint=entrypoint)
+    if entrypoint == ("sh",):
+        await_true(lambda: container.id in watcher.state.left_alone)
+        world.router.claim(container.id, A)
+        world.attachment.attach(container.id, (A,), ("web.weave.local",))
+        world.network.happened.put(Change())
+    await_true(lambda: container.id in watcher._settler._attached and not len(watcher._schedule))
+    damage(world, container)
+    await_true(lambda: watcher.state.counters["mended"] == 1)
+    assert world.attachment.faults(container, (A,)) == ()
+    assert world.names() == {"web.weave.local"}
+    assert world.network.has_bridge
+
+
+@pytest.mark.parametrize("entrypoint", [(PLACES[0],), ("sh",)], ids=["ours", "by hand"])
+def test_a_router_that_lost_everything_gets_it_back(world, entrypoint):
+    """The address that a container has is held again, and its name is registered."""
+    container = world.docker.run(name="web", entrypoint=entrypoint)
+    address = ip_interface("10.32.0.77/24")
+    world.router.claim(container.id, address)
+    world.attachment.attach(container.id, (address,), ("web.weave.local",))
+    watcher = world.watching(compare_every=0.05)
+    await_true(lambda: not len(watcher._schedule))
+    world.router.owners.clear()
+    world.router.records.clear()
+    await_true(lambda: world.router.owners == {container.id: (address,)} and world.names() == {"web.weave.local"})
+
+
+def test_names_that_are_all_gone_come_back(world):
+    """Somebody wiped them: they are registered again."""
+    watcher = world.watching(compare_every=0.05)
+    container = world.docker.run(name="web")
+    await_true(lambda: world.attached(container.id) and world.names() and watcher._settler._has_names)
+    world.router.records.clear()
+    await_true(lambda: world.names() == {"web.weave.local"})
+
+
+def test_what_the_router_gave_to_another_is_said(world):
+    """An address that another has by now can't be held again: the container's row says so."""
+    container = world.docker.run(name="web")
+    world.router.claim(container.id, A)
+    world.attachment.attach(container.id, (A,))
+    world.router.owners = {"f" * 64: (A,)}
+    world.docker.create("f" * 64, name="other")
+    watcher = world.watch()
+    await_true(lambda: container.id in watcher.state.pending)
+    assert "already owned by" in watcher.state.pending[container.id].error
+
+
+def test_what_was_detached_by_hand_stays_so_until_it_starts(world):
+    """Also for the next watcher, which looks at everything; `weave status` knows why."""
+    watcher = world.watching()
+    container = world.docker.run(name="web")
+    await_true(lambda: world.attached(container.id))
+    await_true(lambda: not len(watcher._schedule))
+    world.attachment.keep_away(container)
+    watcher._schedule.put(module.Look())
+    await_true(lambda: container.id in watcher.state.left_alone)
+    assert watcher.state.left_alone[container.id]["reason"] == "it was detached by hand"
+    assert not world.network.outside
+    world.docker.die(container.id)
+    again = world.docker.start(container.id)
+    await_true(lambda: world.attached(again.id) and container.id not in watcher.state.left_alone)
+
+
+def test_a_daemon_that_hangs_is_noticed(world):
+    """Its stream of events is as silent as that of one with nothing to tell."""
+    watcher = world.watching(compare_every=0.02)
+    world.docker.failures["ping"] = DockerUnreachable("Docker did not answer: no answer in time")
+    await_true(lambda: "asking Docker whether it answers" in watcher.state.failing)
+    world.docker.failures.clear()
+    await_true(lambda: not watcher.state.failing)

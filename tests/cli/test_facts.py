@@ -53,7 +53,14 @@ def test_without_a_router_addresses_are_unknown() -> None:
 
 @pytest.mark.parametrize(("proxy", "reason"), [
     pytest.param({"running": False}, {"reason": "weave proxy is not running", "attempts": 0}, id="no proxy"),
-    pytest.param(_RUNNING, {"reason": "it is being attached", "attempts": 0}, id="at this moment"),
+    pytest.param({"running": True, "watcher": {"connected": True, "at_work": [A]}},
+                 {"reason": "it is being attached", "attempts": 0}, id="at this moment"),
+    pytest.param({"running": True, "watcher": {"connected": True, "found": 5, "looked": 3}},
+                 {"reason": "it is being attached", "attempts": 0}, id="soon"),
+    pytest.param(_RUNNING, {"reason": "it is cut off, and nobody attaches it", "attempts": 0}, id="cut off"),
+    pytest.param({"running": True, "watcher": {"connected": False, "error": "it stopped 31 s ago"}},
+                 {"reason": "nobody attaches it: the watcher does not follow Docker's events: it stopped 31 s ago",
+                  "attempts": 0}, id="nobody watches"),
     pytest.param({"running": True, "watcher": {"pending": {A: {"name": "web", "error": "taken", "attempts": 2,
                                                                "since": 5.0}}}},
                  {"reason": "taken", "attempts": 2, "since": 5.0}, id="what was tried failed"),

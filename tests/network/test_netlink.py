@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import itertools
 import os
 import re
 import socket
@@ -18,8 +19,9 @@ from tests.network.conftest import make_namespace
 from weavemw.errors import NetworkError
 from weavemw.network import messages, netlink, offload
 from weavemw.network.bridge import look
+from weavemw.network.condition import faults, is_broken
 from weavemw.network.netlink import NetlinkNetwork, NetlinkSocket, ensure_bridge, setns
-from weavemw.network.plan import Ethwe, HostInterface, Plan, ProcessEnded, host_names
+from weavemw.network.plan import Change, Ethwe, HostInterface, Plan, ProcessEnded, host_names
 from weavemw.testing import await_true
 
 pytestmark = pytest.mark.root
@@ -201,13 +203,75 @@ def test_detach_removes_the_interface_once(network, container, ip):
     assert "ethwe" not in ip("link", pid=pid)
 
 
-def test_only_our_ports_of_the_bridge_are_listed(network, container, ip):
-    """Interfaces of others, on our bridge or with a name like ours elsewhere, are not ours."""
+def test_only_our_interfaces_are_listed(network, container, ip):
+    """Interfaces of others, on our bridge or of another kind, are not ours; ours are told that are off the bridge."""
     ip("link", "add", "vethwe-bridge", "type", "veth", "peer", "name", "vethwe-datapath")
     ip("link", "set", "vethwe-bridge", "master", "weave")
-    ip("link", "add", host_names(OTHER)[0], "type", "veth", "peer", "name", "other")
+    ip("link", "add", host_names(OTHER)[0], "type", "bridge")
     attach(network, container(), Plan(ID, (FOUR,)))
     assert network.interfaces() == (HostInterface(host_names(ID)[0], ID),)
+    assert [one.is_port for one in network.interfaces()] == [True]
+    ip("link", "set", host_names(ID)[0], "nomaster")
+    assert [one.is_port for one in network.interfaces()] == [False]
+
+
+BREAKS = {
+    "nothing": ((), (), ()),
+    "off the bridge": (("link", "set", host_names(ID)[0], "nomaster"), (), ("vethwe012345678 is not on the bridge",)),
+    "bridge down": (("link", "set", "weave", "down"), (), ("vethwe012345678 is not on the bridge",)),
+    "host's end down": (("link", "set", host_names(ID)[0], "down"), (),
+                        ("vethwe012345678 is not on the bridge", "ethwe is down, or has no carrier")),
+    "gone": (("link", "delete", host_names(ID)[0]), (), ("its interface ethwe is gone",)),
+    "down": ((), ("link", "set", "ethwe", "down"),
+             ("ethwe is down, or has no carrier", "ethwe lacks fd00::5/64", "no route for multicast leads by ethwe")),
+    "without addresses": ((), ("address", "flush", "dev", "ethwe"),
+                          ("ethwe lacks 10.32.0.1/12 fd00::5/64", "no route for multicast leads by ethwe")),
+    "without a route": ((), ("route", "delete", "224.0.0.0/4", "dev", "ethwe"),
+                        ("no route for multicast leads by ethwe",)),
+}
+
+
+@pytest.mark.parametrize(("outside", "inside", "wrong"), BREAKS.values(), ids=BREAKS.keys())
+def test_what_is_broken_is_found_and_completed(network, container, ip, outside, inside, wrong):
+    """Each fault is seen by its name; what lacks inside is added, and then there is none."""
+    pid, plan = container(), Plan(ID, (FOUR, SIX))
+    attach(network, pid, plan)
+    ip(*outside) if outside else None
+    ip(*inside, pid=pid) if inside else None
+    with network.namespace(pid) as namespace:
+        found = faults(namespace.condition(ID), plan)
+        assert tuple(map(str, found)) == wrong
+        if not is_broken(found):
+            namespace.complete(plan)
+        else:
+            network.keep_bridge()
+            namespace.prepare(plan)
+            namespace.commit()
+        assert faults(namespace.condition(ID), plan) == ()
+
+
+def test_the_bridge_is_kept(network, ip):
+    """It is made if it is gone, and set up if it is down."""
+    assert not network.keep_bridge()
+    ip("link", "set", "weave", "down")
+    assert network.keep_bridge()
+    ip("link", "delete", "weave")
+    assert network.keep_bridge()
+    assert not network.keep_bridge()
+    assert look("weave")
+
+
+def test_changes_are_heard_of_here_and_in_containers(network, container, ip):
+    """A port that leaves the bridge, an address that goes in a container; an attach is no such change."""
+    pid = container()
+    with network.changes() as changes:
+        attach(network, pid, Plan(ID, (FOUR,)))
+        assert list(itertools.takewhile(bool, changes)) == []
+        (number,) = [one.namespace for one in network.interfaces()]
+        ip("address", "delete", str(FOUR), "dev", "ethwe", pid=pid)
+        assert next(changes) == Change(number)
+        ip("link", "set", host_names(ID)[0], "nomaster")
+        assert Change() in itertools.takewhile(bool, changes)
 
 
 def test_addresses_change_in_place(network, container, ip):

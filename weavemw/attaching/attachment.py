@@ -19,6 +19,7 @@ from pathlib import Path
 from weavemw.attaching import allocation
 from weavemw.attaching.added_names import Added, AddedNames
 from weavemw.attaching.decision import Lease, NamesFor
+from weavemw.attaching.detached import Detached
 from weavemw.attaching.hostnames import Naming, folded, is_derived
 from weavemw.attaching.locks import Busy, Locks
 from weavemw.dockerapi.client import Docker
@@ -26,6 +27,7 @@ from weavemw.dockerapi.container import Container
 from weavemw.errors import Conflict, DockerError, DockerUnreachable, NetworkError, RouterBusy, RouterError, WeaveError
 from weavemw.network import hosts
 from weavemw.network.addresses import Interface, Wanted
+from weavemw.network.condition import Fault, faults, is_broken
 from weavemw.network.plan import WEAVE_DNS, HostInterface, Namespace, Network, Plan, ProcessEnded, orphans
 from weavemw.ops.tally import ALLOCATE, ALLOCATE_FAILURES, ATTACH, ATTACH_FAILURES, Tally
 from weavemw.router.client import Router
@@ -75,6 +77,7 @@ class Attachment:
         self.tally = tally or Tally()
         self.naming = naming or Naming()
         self.added = AddedNames(Path(state_dir or run_dir) / "names")
+        self.detached = Detached(Path(state_dir or run_dir) / "detached")
         self._locks = Locks(Path(run_dir) / "locks")
         self._swept_names: set[str] = set()
 
@@ -129,16 +132,56 @@ class Attachment:
         """
         with self.tally.failing(ATTACH_FAILURES, WeaveError, NotRunning), \
                 self._namespace(container_id, seen) as (container, namespace):
-            names, found = tuple(names_for(container)), namespace.ethwe()
-            if found is None or not found.attached:
-                self._attach(container, namespace, self._plan(container, addresses), names)
+            names, plan = tuple(names_for(container)), self._plan(container, addresses)
+            found = namespace.condition(container.id)
+            wrong = faults(found, plan)
+            if found.ethwe is None or is_broken(wrong):
+                self._attach(container, namespace, plan, names)
                 return True
-            if set(found.addresses) != set(addresses):
+            if set(found.ethwe.addresses) != set(addresses):
                 self.network.guard(container.id, addresses)
                 namespace.readdress(addresses)
+            if wrong:
+                namespace.complete(plan)
             self._route_answers(container, namespace)
             self._name(container, addresses, names)
             return False
+
+    def faults(self, container: Container, addresses: Sequence[Interface] = ()) -> tuple[Fault, ...]:
+        """What is wrong with a container's interface, which is to have at least these addresses; none if nothing is.
+
+        So it is if there is nothing to look into.
+        """
+        try:
+            with self.network.namespace(container.pid, container.sandbox_key) as namespace:
+                return faults(namespace.condition(container.id), self._plan(container, addresses))
+        except NetworkError as error:
+            return (Fault(error.message, True),)
+
+    def complete(self, container: Container, addresses: Sequence[Interface]) -> None:
+        """Give a container's interface what it lacks, and leave what it has. May raise NetworkError."""
+        with self.lock(container.id), self.network.namespace(container.pid, container.sandbox_key) as namespace:
+            namespace.complete(self._plan(container, addresses))
+
+    def reclaim(self, container: Container) -> tuple[Interface, ...]:
+        """What the container holds at the router; if that has lost it all, what it has on its interface, held again.
+
+        Raises :class:`~weavemw.errors.RouterError` if another has got it meanwhile.
+        """
+        if held := self.router.addresses(container.id):
+            return held
+        for address in self._inside(container):
+            self.router.claim(container.id, address)
+            _log.info("container %s (%s) holds %s again, which the router had lost", container.short_id,
+                      container.name, address)
+        return self.router.addresses(container.id)
+
+    def _inside(self, container: Container) -> tuple[Interface, ...]:
+        with contextlib.suppress(NetworkError), \
+                self.network.namespace(container.pid, container.sandbox_key) as namespace:
+            found = namespace.condition(container.id)
+            return found.ethwe.addresses if found.ethwe and found.outside else ()
+        return ()
 
     def never_ran(self, container: Container) -> bool:
         """Whether it has never run, by now; one that Docker can't be asked about may have."""
@@ -158,13 +201,8 @@ class Attachment:
             return True
 
     def is_attached(self, container: Container) -> bool:
-        """Whether ``ethwe`` is there and up, as the wait program sees it; not so if there is nothing to look into."""
-        try:
-            with self.network.namespace(container.pid, container.sandbox_key) as namespace:
-                found = namespace.ethwe()
-        except NetworkError:
-            return False
-        return found is not None and found.attached
+        """Whether its interface is there, up and on the bridge; not so if there is nothing to look into."""
+        return not is_broken(self.faults(container))
 
     def rename(self, container_id: str, addresses: Iterable[Interface], names: Iterable[str]) -> None:
         """Let the addresses have these names, those given by hand, and no others; what stays is never away."""
@@ -215,6 +253,13 @@ class Attachment:
             self.detach(container_id)
             self.router.release(container_id)
             self.added.forget(container_id)
+            self.detached.forget(container_id)
+
+    def keep_away(self, container: Container) -> None:
+        """Release a container, and let it stay detached until it is started or attached again. May raise OSError."""
+        with self.lock(container.id):
+            self.release(container.id)
+            self.detached.add(container)
 
     def sweep(self) -> Swept:
         """Remove interfaces and names of containers that don't run, and addresses of those that are gone.
@@ -291,6 +336,7 @@ class Attachment:
             try:
                 self._route_answers(container, namespace)
                 self._name(container, plan.addresses, names)
+                self.detached.forget(container.id)
                 namespace.commit()
             except BaseException:
                 self._undo(container, namespace)

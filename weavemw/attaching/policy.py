@@ -10,11 +10,14 @@ from weavemw.dockerapi.container import Container
 from weavemw.errors import DockerError, InvalidCidr
 from weavemw.network.addresses import VARIABLE, Default, Wanted, parse, value_in
 
-__all__ = ["CREATED_ELSEWHERE", "is_built_in", "promised_to", "shared_network", "unsuitable_network", "wanted_by",
+__all__ = ["CREATED_ELSEWHERE", "DETACHED", "is_built_in", "promised_to", "shared_network", "unsuitable_network",
+           "wanted_by",
            "why_alone"]
 
 #: Why a container is left alone that was not created through the proxy, and for no other reason.
 CREATED_ELSEWHERE = "it was not created through the proxy"
+#: The same of one whose user said so, until it is started or attached again.
+DETACHED = "it was detached by hand"
 
 _BUILT_IN = frozenset({"default", "bridge", "none"})
 _ATTACHABLE_DRIVERS = frozenset({"bridge", "null"})

@@ -1,4 +1,4 @@
-"""Why a container's names must be looked at: what was heard of it, and not yet acted upon.
+"""Why more of a container than its interface must be looked at: what was heard of it, and not yet acted upon.
 
 A reason is taken out before the work, and put back if the work fails. So what
 is heard of a container while somebody works on it stays, and is worked on next:
@@ -16,12 +16,13 @@ __all__ = ["Reason", "Reasons"]
 
 
 class Reason(enum.Flag):
-    """What may have changed a container's names, while its interface stays as it is."""
+    """What may have changed, while its interface is there and up."""
 
     UNSURE = enum.auto()  #: It runs, and nobody knows whether its names are registered.
     RENAMED = enum.auto()  #: It has another name.
     CONNECTED = enum.auto()  #: To a network, or disconnected from one: it may have other aliases.
     DIED = enum.auto()  #: And for that its names were taken away.
+    DAMAGED = enum.auto()  #: Perhaps: its interface is to be compared with what it should be.
 
 
 class Reasons:

@@ -58,6 +58,11 @@ class Schedule(Generic[K]):
             self._closed = True
             self._changed.notify_all()
 
+    def tasks(self) -> set[K]:
+        """All that wait, or are worked on."""
+        with self._changed:
+            return {*self._due, *self._taken}
+
     def __len__(self) -> int:
         with self._changed:
             return len(self._due) + len(self._taken)

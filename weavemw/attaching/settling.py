@@ -7,7 +7,7 @@ tries again: what fails is raised, and the reasons for which it was tried stay.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
@@ -16,14 +16,15 @@ from ipaddress import ip_network
 from weavemw.attaching import advice
 from weavemw.attaching.attachment import Attachment, NotRunning
 from weavemw.attaching.hostnames import folded
-from weavemw.attaching.policy import CREATED_ELSEWHERE, promised_to, shared_network, why_alone
+from weavemw.attaching.policy import CREATED_ELSEWHERE, DETACHED, promised_to, shared_network, why_alone
 from weavemw.attaching.reasons import Reason, Reasons
 from weavemw.attaching.schedule import Schedule
-from weavemw.attaching.tasks import Death, Look, Networks, Settle, Sweep, Task
+from weavemw.attaching.tasks import Compare, Death, Inside, Look, Networks, Ping, Settle, Sweep, Task
 from weavemw.dockerapi.client import Docker
 from weavemw.dockerapi.container import Container
 from weavemw.errors import DockerError, RouterError, RouterUnreachable
 from weavemw.network.addresses import Interface
+from weavemw.network.condition import Fault, attached_owners, is_broken
 from weavemw.ops.watcher_state import StateFile
 
 __all__ = ["Settler"]
@@ -55,6 +56,9 @@ class Settler:
         self._registered: dict[str, set[str]] = {}  # by that look
         self._names: dict[str, str] = {}
         self._serves_names: bool | None = None
+        self._has_names = False
+        self._here: set[str] = set()  # who has an interface, on the bridge or not
+        self._attached: set[str] = set()  # who was seen attached
 
     def do(self, task: Task) -> None:
         """Do a task. Raises :class:`~weavemw.attaching.locks.Busy` and any other WeaveError."""
@@ -69,6 +73,12 @@ class Settler:
                 self._look_at_networks()
             case Sweep():
                 self._sweep()
+            case Compare():
+                self._compare()
+            case Inside(namespace):
+                self._look_inside(namespace)
+            case Ping():
+                self.docker.ping()
 
     def heard(self, action: str, container_id: str) -> None:
         """What an event says of a container, by its action."""
@@ -132,13 +142,42 @@ class Settler:
     def _sweep(self) -> None:
         self._look_at_what_is_gone()
         swept = self.attachment.sweep()
-        running = set(self.attachment.router.owned()).intersection(self.docker.container_ids())
-        if self._serves_names_now():
-            self._doubt_names_of(running)
+        self._compare()
+        running = (self._here | set(self.attachment.router.owned())).intersection(self.docker.container_ids())
         for container_id in running:
-            self.schedule.put(Settle(container_id))
+            self._doubt(container_id, Reason.DAMAGED)
         for what, count in asdict(swept).items():
             self.shown.count(f"swept_{what}", count)
+
+    def _compare(self) -> None:
+        """See what is off the bridge, and what the router has lost: of all that have an interface, at once."""
+        network = self.attachment.network
+        found = network.interfaces()
+        if found and network.keep_bridge():
+            _log.warning("the bridge was gone, or down: it is there again")
+        self._here = {one.container_id for one in found} - {""}
+        self._attached |= (attached := attached_owners(found))
+        for container_id in (self._here | self._attached) - attached:
+            self._doubt(container_id, Reason.DAMAGED)
+        self._compare_with_router()
+        self.attachment.guard_again()
+
+    def _compare_with_router(self) -> None:
+        lost = self._here.difference(self.attachment.router.owned())
+        had_names, self._has_names = self._has_names, bool(self.attachment.router.names())
+        if lost or (had_names and not self._has_names) or self._serves_names_now():
+            self._doubt_names_of(self._here)
+            for container_id in self._here:
+                self._doubt(container_id, Reason.DAMAGED)
+
+    def _look_inside(self, namespace: int) -> None:
+        for one in self.attachment.network.interfaces():
+            if one.namespace == namespace and one.container_id:
+                self._doubt(one.container_id, Reason.DAMAGED)
+
+    def _doubt(self, container_id: str, reason: Reason) -> None:
+        self.reasons.add(container_id, reason)
+        self.schedule.put(Settle(container_id))
 
     def _serves_names_now(self) -> bool:
         """Whether the router serves DNS, and did not when this was asked before: who was attached has no name yet."""
@@ -189,6 +228,7 @@ class Settler:
     def _release(self, container_id: str) -> None:
         with self._at_the_router(container_id):
             self.attachment.release(container_id)
+        self._attached.discard(container_id)
         self.shown.count("released")
         with self.shown.changing() as state:
             state.left_alone.pop(container_id, None)
@@ -197,6 +237,7 @@ class Settler:
     def _detach(self, container: Container) -> None:
         with self._at_the_router(container.id):
             self.shown.count("detached", self.attachment.detach(container.id))
+        self._attached.discard(container.id)
 
     @contextmanager
     def _at_the_router(self, container_id: str) -> Iterator[None]:
@@ -208,16 +249,38 @@ class Settler:
                 raise
 
     def _attach(self, container: Container, reasons: Reason) -> None:
-        attached = self.attachment.is_attached(container)
-        if attached and not reasons:
-            return
+        if self.attachment.detached.holds(container):
+            self._attached.discard(container.id)
+            return self._show_alone(container, DETACHED)
+        self._show_alone_no_more(container.id)
+        held = self.attachment.reclaim(container) if reasons & (Reason.DAMAGED | Reason.UNSURE) else ()
+        wrong = self.attachment.faults(container, held)
+        if not wrong and not reasons & ~Reason.DAMAGED:
+            self._attached.add(container.id)
+            return None
         lease = self.attachment.allocate(container, promised_to(container), timeout=0)
-        names = self.names_for(container)
+        names = self._names_of(container)
         with suppress(NotRunning):  # its end has an event of its own
-            if attached and self._has_old_names(container, names, reasons):
+            if not is_broken(wrong) and self._has_old_names(container, names, reasons):
                 self.attachment.rename(container.id, lease.addresses, names)
-            elif self.attachment.attach(container.id, lease.addresses, names):
-                self.shown.count("attached")
+            else:
+                self._attached_by(container, self.attachment.attach(container.id, lease.addresses, names), wrong)
+        return None
+
+    def _attached_by(self, container: Container, anew: bool, wrong: Sequence[Fault]) -> None:
+        """Say what was done: attached for the first time, mended, or nothing."""
+        if container.id in self._attached and wrong:
+            self.shown.count("mended")
+            _log.warning("mended container %s (%s): %s", container.short_id, container.name, "; ".join(map(str, wrong)))
+        elif anew:
+            self.shown.count("attached")
+        self._attached.add(container.id)
+
+    def _names_of(self, container: Container) -> tuple[str, ...]:
+        """Its names, which are to be registered now."""
+        names = self.names_for(container)
+        self._has_names = self._has_names or bool(names)
+        return names
 
     def _has_old_names(self, container: Container, names: Iterable[str], reasons: Reason) -> bool:
         if reasons & (Reason.RENAMED | Reason.CONNECTED):
@@ -228,11 +291,14 @@ class Settler:
     def _given_by_hand(self, container: Container) -> tuple[Interface, ...]:
         """The addresses of one that is not ours and was attached by hand; the sweep asks again if the router is away.
 
-        What shares its network with others can't have been.
+        What shares its network with others can't have been. One that has an interface was attached, whatever the
+        router says.
         """
         if shared_network(container.network_mode):
             return ()
         try:
+            if container.id in self._here and not self.attachment.detached.holds(container):
+                return self.attachment.reclaim(container)
             return self.attachment.router.addresses(container.id)
         except RouterUnreachable:
             return ()
@@ -242,14 +308,20 @@ class Settler:
 
         By hand it may have got other names than its own, so while it is attached they stay.
         """
-        with self.shown.changing() as state:
-            state.left_alone.pop(container.id, None)
+        self._show_alone_no_more(container.id)
         nameless = Reason.UNSURE in reasons and container.id not in self._registered
-        if Reason.DIED in reasons or nameless or not self.attachment.is_attached(container):
-            with suppress(NotRunning):
-                self.shown.count("attached", self.attachment.attach(container.id, held, self.names_for(container)))
+        wrong = self.attachment.faults(container, held)
+        with suppress(NotRunning):
+            if Reason.DIED in reasons or nameless or is_broken(wrong):
+                anew = self.attachment.attach(container.id, held, self._names_of(container))
+                self._attached_by(container, anew, wrong)
+            elif Reason.DAMAGED in reasons and wrong:
+                self.attachment.complete(container, held)
+                self._attached_by(container, False, wrong)
+        self._attached.add(container.id)
 
     def _leave_alone(self, container: Container) -> None:
+        self._attached.discard(container.id)
         self.attachment.restore_names(container.id)
         if container.id in self.shown.state.left_alone:
             return
@@ -257,5 +329,13 @@ class Settler:
         # Whoever creates a container through the proxy has been told the reason there.
         level = logging.INFO if reason == CREATED_ELSEWHERE else logging.DEBUG
         _log.log(level, "leaving container %s (%s) alone because %s", container.short_id, container.name, reason)
+        self._show_alone(container, reason)
+
+    def _show_alone(self, container: Container, reason: str) -> None:
         with self.shown.changing() as state:
             state.left_alone[container.id] = {"name": container.name, "reason": reason}
+
+    def _show_alone_no_more(self, container_id: str) -> None:
+        if container_id in self.shown.state.left_alone:
+            with self.shown.changing() as state:
+                state.left_alone.pop(container_id, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Death", "Look", "Networks", "Settle", "Sweep", "Task"]
+__all__ = ["Compare", "Death", "Inside", "Look", "Networks", "Ping", "Settle", "Sweep", "Task"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,4 +51,30 @@ class Sweep:
         return "removing orphans"
 
 
-Task = Settle | Death | Look | Networks | Sweep
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Compare what is with what should be, as far as that is seen of all containers at once."""
+
+    def __str__(self) -> str:
+        return "comparing interfaces, addresses and names with what they should be"
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """Compare the container whose network namespace has this number here."""
+
+    namespace: int
+
+    def __str__(self) -> str:
+        return f"looking into network namespace {self.namespace}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Hear whether the daemon still answers: its stream of events would be silent, too."""
+
+    def __str__(self) -> str:
+        return "asking Docker whether it answers"
+
+
+Task = Settle | Death | Look | Networks | Sweep | Compare | Inside | Ping

@@ -7,6 +7,9 @@ and what it is *now* decides. So nothing depends on the order of events, nor on
 seeing all of them, and each connection to the daemon begins with a look at
 everything. Only the names of what died go at once: looking may have to wait.
 
+What somebody breaks has no event of Docker's: the kernel tells of it, and all is
+compared with what it should be every few seconds, each container's inside every minute.
+
 A watcher::
 
                the lock is free         Docker answers: look at everything
@@ -51,10 +54,11 @@ from weavemw.attaching.owners import with_names
 from weavemw.attaching.reasons import Reason, Reasons
 from weavemw.attaching.schedule import Schedule
 from weavemw.attaching.settling import Settler
-from weavemw.attaching.tasks import Death, Look, Networks, Settle, Sweep, Task
+from weavemw.attaching.tasks import Compare, Death, Inside, Look, Networks, Ping, Settle, Sweep, Task
 from weavemw.dockerapi.client import Docker
 from weavemw.dockerapi.container import Container
 from weavemw.errors import WeaveError
+from weavemw.network.plan import Change
 from weavemw.ops import files
 from weavemw.ops.watcher_state import LOCK_FILE, Pending, State, StateFile
 
@@ -69,6 +73,7 @@ _LOCKED_AGAIN = 0.5  # seconds between two looks whether another watcher has end
 _TICK = 0.25
 _AFTER_FAILURE = 1.0
 _MANY = 100
+_CHANGED_AGO = 0.3  # seconds: most of what changes is part of a start or a death, which is over then
 
 
 class Watcher:
@@ -79,11 +84,13 @@ class Watcher:
     """
 
     def __init__(self, *, docker: Docker, attachment: Attachment, names_for: Callable[[Container], tuple[str, ...]],
-                 run_dir: Path, workers: int = 8, sweep_every: float = 60.0, default_ipalloc: bool = True) -> None:
+                 run_dir: Path, workers: int = 8, sweep_every: float = 60.0, compare_every: float = 5.0,
+                 default_ipalloc: bool = True) -> None:
         self.docker = docker
         self.run_dir = Path(run_dir)
         self.workers = workers
-        self.sweep_every = sweep_every
+        self.network = attachment.network
+        self._regular: dict[Task, float] = {Sweep(): sweep_every, Compare(): compare_every, Ping(): compare_every}
         self._schedule: Schedule[Task] = Schedule()
         self._reasons = Reasons()
         self._shown = StateFile(self.run_dir)
@@ -141,17 +148,43 @@ class Watcher:
         for number in range(self.workers):
             self._begin(f"weave-watcher-{number}", self._work)
         self._begin("weave-events", self._read_events)
+        self._begin("weave-links", self._hear_of_links)
         self._schedule_sweeps()
 
     def _schedule_sweeps(self) -> None:
-        """Sweep now and then, and keep the state file as the state is, until the end."""
-        swept = time.monotonic()
+        """Do the regular tasks, and keep the state file as the state is, until the end."""
+        done = dict.fromkeys(self._regular, time.monotonic())
         while not self._stopping.wait(_TICK):
+            self._show_work()
             self._shown.write()
-            if time.monotonic() - swept > self.sweep_every:
-                swept = time.monotonic()
-                self._schedule.put(Sweep())
+            for task, last in list(done.items()):
+                if time.monotonic() - last > self._regular[task]:
+                    done[task] = time.monotonic()
+                    self._put_regular(task)
         self._shown.write()
+
+    def _put_regular(self, task: Task) -> None:
+        """One that failed has its own time."""
+        if task not in self._failures:
+            self._schedule.put(task)
+
+    def _show_work(self) -> None:
+        tasks = self._schedule.tasks()
+        working = sorted(task.container_id for task in tasks
+                         if isinstance(task, Settle) and task not in self._failures)
+        if working != self.state.at_work:
+            with self._shown.changing() as state:
+                state.at_work = working
+
+    # Changes of interfaces
+
+    def _hear_of_links(self) -> None:
+        with self.network.changes() as changes:
+            for change in changes:
+                if self._stopping.is_set():
+                    return
+                if change:
+                    self._schedule.put(_look_for(change), _CHANGED_AGO)
 
     # Events: only read here, so that the daemon never waits for us
 
@@ -286,6 +319,12 @@ class Watcher:
         """A task as a person knows it."""
         name = self._settler.name_of(task.container_id) if isinstance(task, Settle | Death) else ""
         return f"{task} ({name})" if name else str(task)
+
+
+def _look_for(change: Change) -> Task:
+    if change.is_gap:
+        return Sweep()
+    return Compare() if change.namespace is None else Inside(change.namespace)
 
 
 def _show(state: State, task: Task, pending: Pending | None) -> None:

@@ -193,7 +193,7 @@ def take(attachment: Attachment, container: Container, gone: Sequence[Interface]
     with attachment.lock(container.id):
         left = tuple(one for one in attachment.router.addresses(container.id) if one not in gone)
         if not left:
-            return attachment.release(container.id)
+            return attachment.keep_away(container)
         names = _names_of(attachment, container)
         attachment.router.deregister(container.id)
         if container.is_alive:

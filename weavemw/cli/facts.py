@@ -120,7 +120,7 @@ def containers(proxy: Facts, running: Rows | None, interfaces: Sequence[HostInte
 def attached_ids(interfaces: Sequence[HostInterface], candidates: Sequence[str]) -> set[str]:
     """The containers to which host interfaces belong; those that name none are known by their own name."""
     by_name = {name: each for each in candidates for name in host_names(each)}
-    return {each.container_id or by_name.get(each.name, "") for each in interfaces} - {""}
+    return {each.container_id or by_name.get(each.name, "") for each in interfaces if each.is_port} - {""}
 
 
 def _attached(container: str, known: Mapping[str, str], owned: Mapping[str, Sequence[Any]] | None,
@@ -135,10 +135,11 @@ def _attached(container: str, known: Mapping[str, str], owned: Mapping[str, Sequ
 def _waiting(proxy: Facts, running: Rows, attached: set[str]) -> list[Facts]:
     """Those whose command is held back, and those which the watcher tries to attach or to clean up after."""
     pending = (proxy.get("watcher") or {}).get("pending") or {}
-    held = held_back(running, attached)
-    rows = [{"id": key, "name": name, "attempts": 0, **_reason(proxy, pending.get(key))} for key, name in held.items()]
+    alone = (proxy.get("watcher") or {}).get("left_alone") or {}
+    held = held_back(running, attached | set(alone))
+    rows = [{"id": key, "name": name, "attempts": 0, **_reason(proxy, key)} for key, name in held.items()]
     if proxy["running"]:
-        rows += [{"id": key, "name": row.get("name") or key[:12], **_reason(proxy, row)} for key, row in pending.items()
+        rows += [{"id": key, "name": row.get("name") or key[:12], **_reason(proxy, key)} for key, row in pending.items()
                  if key not in held]
     return sorted(rows, key=lambda row: row["name"])
 
@@ -149,12 +150,23 @@ def held_back(running: Rows, attached: Set[str]) -> dict[str, str]:
             if starts_with_it(row) and row["Id"] not in attached}
 
 
-def _reason(proxy: Facts, pending: Mapping[str, Any] | None) -> Facts:
+def _reason(proxy: Facts, container_id: str) -> Facts:
     if not proxy["running"]:
         return {"reason": "weave proxy is not running"}
+    pending = ((proxy.get("watcher") or {}).get("pending") or {}).get(container_id)
     if pending is None:
-        return {"reason": "it is being attached"}
+        return {"reason": _of_work(proxy.get("watcher"), container_id)}
     return {"reason": pending.get("error", ""), "attempts": pending.get("attempts", 0), "since": pending.get("since")}
+
+
+def _of_work(watcher: Facts | None, container_id: str) -> str:
+    """That it is being attached, if the watcher does that, or will as soon as it has heard of it."""
+    if watcher is None:
+        return "it will be attached: the watcher is starting"
+    if not watcher.get("connected"):
+        return f"nobody attaches it: the watcher does not follow Docker's events: {watcher.get('error') or 'not yet'}"
+    at_work = container_id in watcher.get("at_work", ()) or watcher.get("looked", 0) < watcher.get("found", 0)
+    return "it is being attached" if at_work else "it is cut off, and nobody attaches it"
 
 
 def _engine(docker: DockerClient) -> Facts:

@@ -61,6 +61,7 @@ class Program:
 PROXY = Program(OUR_CONTAINERS[0], "weave proxy", "weavemw.server", (
     "SYS_CHROOT",        # enters the host's root directory
     "NET_ADMIN",         # makes interfaces
+    "NET_BROADCAST",     # hears of what changes in containers' network namespaces
     "SYS_ADMIN",         # enters containers' network namespaces,
     "SYS_PTRACE",        # those of other users' processes too
     "DAC_OVERRIDE",      # writes /etc/hosts of containers whose files are not root's (userns-remap)

@@ -42,6 +42,9 @@ class Docker(Protocol):
     def container_ids(self, *, everything: bool = False) -> tuple[str, ...]:
         """Ids of the running containers, or of all."""
 
+    def ping(self) -> None:
+        """Nothing, if it answers (``GET /_ping``)."""
+
     def kill(self, container: str) -> None:
         """SIGKILL; no error if it is not running."""
 
@@ -87,6 +90,9 @@ class DockerClient:
 
     def container_ids(self, *, everything: bool = False) -> tuple[str, ...]:
         return tuple(row["Id"] for row in self.get(f"/containers/json?all={int(everything)}"))
+
+    def ping(self) -> None:
+        self._call("GET", "/_ping")
 
     def kill(self, container: str) -> None:
         self._container("POST", container, "/kill", also=(404, 409))

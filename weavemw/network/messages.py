@@ -17,10 +17,10 @@ from weavemw.network.plan import WEAVE_DNS, Plan
 
 __all__ = ["ACK", "CREATE", "DUMP", "EXCL", "IFF_LOWER_UP", "IFF_RUNNING", "IFF_UP", "Link", "Message", "add_address",
            "addresses", "announce", "attribute", "attributes", "bridge", "complaint", "delete_address", "delete_link",
-           "deletes", "dns_neighbour", "dns_route", "end_of_dump", "get_link", "inside", "link_header", "links",
-           "multicast_route", "neighbour_header", "no_link_local", "numbered", "promote", "read_address", "read_link",
-           "read_neighbour_header", "read_route", "read_rule", "readdressing", "responses", "route", "routes", "rule",
-           "rules", "set_link", "veth"]
+           "deletes", "dns_neighbour", "dns_route", "end_of_dump", "get_link", "inside", "label", "link_header",
+           "links", "missing", "multicast_route", "neighbour_header", "no_link_local", "numbered", "promote",
+           "read_address", "read_link", "read_neighbour_header", "read_route", "read_rule", "readdressing",
+           "responses", "route", "routes", "rule", "rules", "set_link", "veth"]
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -35,14 +35,14 @@ IFF_UP, IFF_RUNNING, IFF_LOWER_UP = 0x1, 0x40, 0x10000
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_EXT_MASK = 20, 26, 28, 29
-IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
+IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES, IFLA_LINK_NETNSID = 31, 32, 37
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_BR_STP_STATE, IFLA_BR_MCAST_SNOOPING = 5, 23
 IFLA_INET_CONF, IPV4_DEVCONF_PROMOTE_SECONDARIES, IPV4_DEVCONF_ARP_NOTIFY = 1, 20, 22
 IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, b"\1"
 RTEXT_FILTER_SKIP_STATS = 8
 
-IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
+IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 3, 4, 8
 IFA_F_NODAD = 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_TABLE = 1, 4, 5, 6, 15
 FRA_SRC, FRA_PRIORITY, FRA_TABLE, FR_ACT_TO_TBL = 2, 6, 15, 1
@@ -55,6 +55,7 @@ NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 
 AF_INET, AF_INET6 = 2, 10
 
+_MULTICAST = IPv4Network("224.0.0.0/4")
 _HEADER, _LINK, _ADDRESS = struct.Struct("=IHHII"), struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")
 NEIGHBOUR_SIZE = _NEIGHBOUR.size
@@ -73,7 +74,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface; ``master`` is the index of the bridge that it is a port of, or 0."""
+    """An interface; ``master`` is the index of the bridge that it is a port of, or 0.
+
+    ``namespace`` is the number that the namespace of its other end has here, or -1.
+    """
 
     index: int
     name: str
@@ -83,6 +87,7 @@ class Link:
     mac: str = ""
     kind: str = ""
     alias: str = ""
+    namespace: int = -1
 
 
 def numbered(message: Message, sequence: int) -> bytes:
@@ -219,7 +224,7 @@ def readdressing(index: int, has: Collection[Interface],
 
 def multicast_route(index: int) -> Message:
     """Let all IPv4 multicast (224.0.0.0/4) leave by this interface."""
-    return _route(index, IPv4Network("224.0.0.0/4"), f"let multicast leave by interface {index}")
+    return _route(index, _MULTICAST, f"let multicast leave by interface {index}")
 
 
 def dns_route(index: int) -> Message:
@@ -330,7 +335,7 @@ def read_link(body: bytes) -> Link:
     kind = dict(attributes(values.get(IFLA_LINKINFO, b""))).get(IFLA_INFO_KIND, b"")
     return Link(index, _text(values.get(IFLA_IFNAME, b"")), flags, _int(values.get(IFLA_MTU)),
                 _int(values.get(IFLA_MASTER)), values.get(IFLA_ADDRESS, b"").hex(":"), _text(kind),
-                _text(values.get(IFLA_IFALIAS, b"")))
+                _text(values.get(IFLA_IFALIAS, b"")), _signed(values.get(IFLA_LINK_NETNSID)))
 
 
 def read_address(body: bytes) -> tuple[int, Interface] | None:
@@ -339,6 +344,18 @@ def read_address(body: bytes) -> tuple[int, Interface] | None:
     values = dict(attributes(body, _ADDRESS.size))
     packed = values.get(IFA_LOCAL) or values.get(IFA_ADDRESS)
     return (index, ip_interface((packed, prefix))) if packed and family in (AF_INET, AF_INET6) else None
+
+
+def label(body: bytes) -> str:
+    """The name of the interface in an ``RTM_NEWADDR`` or ``RTM_DELADDR`` of IPv4; IPv6 has none."""
+    return _text(dict(attributes(body, _ADDRESS.size)).get(IFA_LABEL, b""))
+
+
+def missing(plan: Plan, index: int, has: Collection[Interface], ways: Collection[Network]) -> tuple[Message, ...]:
+    """What ``ethwe``, which is up and ``has`` these addresses and routes, lacks of a plan."""
+    wanted = ((plan.multicast_route, multicast_route, _MULTICAST), (plan.dns_route, dns_route, WEAVE_DNS.network))
+    return (*(add_address(index, one) for one in plan.addresses if one not in has),
+            *(way(index) for on, way, there in wanted if on and there not in ways))
 
 
 def read_route(body: bytes) -> Route | None:
@@ -388,6 +405,10 @@ def _address(index: int, interface: Interface) -> bytes:
 
 def _text(value: bytes) -> str:
     return value.rstrip(b"\0").decode(errors="replace")
+
+
+def _signed(value: bytes | None) -> int:
+    return int(_ERRNO.unpack(value)[0]) if value and len(value) == _ERRNO.size else -1
 
 
 def _int(value: bytes | None) -> int:

@@ -16,15 +16,28 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
+from ipaddress import IPv4Network, IPv6Network
 from typing import TypeVar
 
 from weavemw.errors import NetworkError
 from weavemw.network import answers, guard, messages, offload
 from weavemw.network.addresses import Interface
 from weavemw.network.answers import Route, Rule
+from weavemw.network.listener import Listener
 from weavemw.network.messages import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, Link, Message
 from weavemw.network.netlink_socket import Exists, NetlinkSocket, NoSuchThing
-from weavemw.network.plan import ETHWE, Ethwe, HostInterface, Plan, ProcessEnded, host_names, is_host_name, mac_for
+from weavemw.network.plan import (
+    ETHWE,
+    Change,
+    Condition,
+    Ethwe,
+    HostInterface,
+    Plan,
+    ProcessEnded,
+    host_names,
+    is_host_name,
+    mac_for,
+)
 
 __all__ = ["NetlinkNetwork", "NetlinkSocket", "ensure_bridge", "setns"]
 
@@ -126,12 +139,24 @@ class NetlinkNetwork:
     def interfaces(self) -> tuple[HostInterface, ...]:
         with NetlinkSocket() as host:
             bridge = host.link(self.bridge)
-            ports = host.links(master=bridge.index) if bridge else ()
-            return tuple(HostInterface(port.name, port.alias) for port in ports if is_host_name(port.name))
+            return tuple(_host_end(link, bridge) for link in host.links(kind="veth") if is_host_name(link.name))
 
     def delete(self, host_interface: str) -> bool:
         with NetlinkSocket() as host:
             return _deleted(host, host_interface)
+
+    def keep_bridge(self) -> bool:
+        with NetlinkSocket() as host:
+            found = host.link(self.bridge)
+            if found and found.kind == "bridge" and found.flags & IFF_UP:
+                return False
+            _made(host, self.bridge, self.mtu or (0 if found else _MTU))
+            return True
+
+    @contextlib.contextmanager
+    def changes(self) -> Iterator[Iterator[Change | None]]:
+        with Listener() as listener:
+            yield listener.changes()
 
     def guard(self, container_id: str, addresses: Iterable[Interface]) -> None:
         with NetlinkSocket() as host:
@@ -177,6 +202,28 @@ class _ContainerNamespace:
             return None
         up = link.flags & IFF_UP and link.flags & IFF_LOWER_UP
         return Ethwe(link.mac, bool(up), self._inside.given_addresses(link.index))
+
+    def condition(self, container_id: str) -> Condition:
+        link = self._inside.link(ETHWE)
+        if link is None:
+            return Condition(None)
+        bridge = self._host.link(self._network.bridge)
+        ends = (self._host.link(name) for name in host_names(container_id))
+        outside = next((_host_end(end, bridge) for end in ends if end and end.alias == container_id), None)
+        return Condition(self.ethwe(), self._ways(link.index), outside)
+
+    def complete(self, plan: Plan) -> None:
+        link = self._inside.link(ETHWE)
+        if link is None:
+            raise NetworkError(f"there is no {ETHWE} to be completed")
+        self._allow_ipv6(plan.addresses)
+        has, ways = self._inside.given_addresses(link.index), self._ways(link.index)
+        self._inside.do(messages.promote(link.index), *messages.missing(plan, link.index, has, ways))
+        self._announce(link.index, link.mac, self._network.port(self._host).mac)
+
+    def _ways(self, index: int) -> frozenset[IPv4Network | IPv6Network]:
+        found = self._listed(messages.routes(), messages.read_route)
+        return frozenset(way.network for way in found if way.index == index)
 
     def prepare(self, plan: Plan) -> str:
         with contextlib.suppress(NoSuchThing):
@@ -278,6 +325,11 @@ class _ContainerNamespace:
 def _is_plain(host: NetlinkSocket) -> bool:
     there, absent = offload.PLAIN_BRIDGE
     return host.link(there) is not None and not any(map(host.link, absent))
+
+
+def _host_end(link: Link, bridge: Link | None) -> HostInterface:
+    is_port = bridge is not None and link.master == bridge.index and bool(link.flags & bridge.flags & IFF_UP)
+    return HostInterface(link.name, link.alias, is_port, link.namespace)
 
 
 def _allow_ipv6() -> None:

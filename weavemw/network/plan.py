@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from ipaddress import IPv4Interface
+from dataclasses import dataclass, field
+from ipaddress import IPv4Interface, IPv4Network, IPv6Network
 from typing import Protocol
 
 from weavemw.errors import NetworkError
 from weavemw.network.addresses import Interface
 
-__all__ = ["ETHWE", "WEAVE_DNS", "Ethwe", "HostInterface", "Namespace", "Network", "Plan", "ProcessEnded", "host_names",
-           "is_host_name", "mac_for", "orphans"]
+__all__ = ["ETHWE", "WEAVE_DNS", "Change", "Condition", "Ethwe", "HostInterface", "Namespace", "Network", "Plan",
+           "ProcessEnded", "host_names", "is_host_name", "mac_for", "orphans"]
 
 #: The name of the interface in a container.
 ETHWE = "ethwe"
@@ -61,10 +61,36 @@ class Ethwe:
 
 @dataclass(frozen=True, slots=True)
 class HostInterface:
-    """The host end of one of our veth pairs; ``container_id`` is empty until the attach is committed."""
+    """The host end of one of our veth pairs; ``container_id`` is empty until the attach is committed.
+
+    ``is_port`` if it is up, and on the bridge, which is up. ``namespace`` is the number by which this namespace knows
+    that of the other end (``link-netnsid``); -1 if it has none.
+    """
 
     name: str
     container_id: str = ""
+    is_port: bool = field(default=True, compare=False)
+    namespace: int = field(default=-1, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One container's pair as it is found: ``ethwe``, where ``routes`` lead by it, and the host's end."""
+
+    ethwe: Ethwe | None
+    routes: frozenset[IPv4Network | IPv6Network] = frozenset()
+    outside: HostInterface | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that may be a fault: in the namespace of this number here (rtnl_getlink's nsid), ``None`` is our own.
+
+    ``is_gap``: more happened than the kernel could tell.
+    """
+
+    namespace: int | None = None
+    is_gap: bool = False
 
 
 class Namespace(Protocol):
@@ -84,6 +110,12 @@ class Namespace(Protocol):
 
     def readdress(self, addresses: Iterable[Interface]) -> None:
         """Let an attached ``ethwe`` have exactly these addresses."""
+
+    def condition(self, container_id: str) -> Condition:
+        """The container's pair as it is, both ends of it."""
+
+    def complete(self, plan: Plan) -> None:
+        """Add what ``ethwe`` lacks of a plan; what is there stays."""
 
     def route_answers(self) -> None:
         """Let what is answered from an address of Docker's leave by Docker's interface, though ``ethwe`` is nearer.
@@ -115,7 +147,7 @@ class Network(Protocol):
         """Remove the container's host interface; ``False`` if there was none. Takes the kernel some 20 ms."""
 
     def interfaces(self) -> tuple[HostInterface, ...]:
-        """Our host interfaces on the bridge."""
+        """Our host interfaces, on the bridge or not."""
 
     def guard(self, container_id: str, addresses: Iterable[Interface]) -> None:
         """Let nothing come from the container's interface but what is from these addresses, and its MAC address."""
@@ -125,6 +157,15 @@ class Network(Protocol):
 
     def delete(self, host_interface: str) -> bool:
         """Remove a host interface by name; ``False`` if there was none."""
+
+    def keep_bridge(self) -> bool:
+        """Make the bridge if it is missing, and let it be up; ``False`` if it was there, and up."""
+
+    def changes(self) -> AbstractContextManager[Iterator[Change | None]]:
+        """What may be a fault, as it happens, here and in containers; ``None`` where nothing happened for a while.
+
+        In containers only where the kernel and our rights allow that (``CAP_NET_BROADCAST``).
+        """
 
 
 def host_names(container_id: str) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ STATE_FILE = f"{STATUS}/watcher.json"
 #: Who holds its lock is the host's watcher; in the run directory too.
 LOCK_FILE = "watcher.lock"
 _FIRST_RETRY, _GROWTH, _LAST_RETRY = 1.0, 1.5, 60.0
-_BEAT, _SILENT = 5.0, 30.0  # seconds: it writes so often at least, and has stopped if it did not for so long
+_BEAT, _SILENT = 5.0, 20.0  # seconds: it writes so often at least, and has stopped if it did not for so long
 _DAMAGED = (ValueError, TypeError, AttributeError, RecursionError)
 
 
@@ -53,8 +53,8 @@ class State:
     """What the watcher shows; times are Unix times. ``beat``: when it wrote this.
 
     ``pending``, ``left_alone`` (with reasons): by container id. ``failing``: what it can't do that is of no single
-    container, by what that is. ``in_the_way``: networks of Docker's that overlap ours.
-    Of the containers ``found`` when it connected to Docker, it has ``looked`` at so many.
+    container, by what that is. ``in_the_way``: networks of Docker's that overlap ours. ``at_work``: ids of those that
+    it attaches now, or soon. Of the containers ``found`` when it connected to Docker, it has ``looked`` at so many.
     """
 
     pid: int = field(default_factory=os.getpid)
@@ -66,10 +66,11 @@ class State:
     failing: dict[str, Pending] = field(default_factory=dict)
     left_alone: dict[str, dict[str, str]] = field(default_factory=dict)
     in_the_way: list[str] = field(default_factory=list)
+    at_work: list[str] = field(default_factory=list)
     found: int = 0
     looked: int = 0
     counters: dict[str, int] = field(default_factory=lambda: dict.fromkeys(
-        ("connections", "attached", "detached", "released", "retries", "swept_interfaces", "swept_names",
+        ("connections", "attached", "mended", "detached", "released", "retries", "swept_interfaces", "swept_names",
          "swept_addresses"), 0))
 
     def seen_at(self, now: float) -> State:

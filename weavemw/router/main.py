@@ -33,7 +33,7 @@ __all__ = ["RouterSettings", "run", "running"]
 log = logging.getLogger(__name__)
 
 _DATABASE = "router.db"  # in the state directory
-_FIREWALL_AGAIN = 30.0  # seconds between two looks at the host's firewall
+_FIREWALL_AGAIN = 5.0  # seconds between two looks at the host's firewall
 _DOCKER_LIMIT = 5.0  # seconds that Docker has to answer
 _ELSEWHERE = "--state-dir names another directory"
 

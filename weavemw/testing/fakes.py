@@ -24,7 +24,7 @@ from weavemw.dockerapi.container import Container, DockerNetwork
 from weavemw.dockerapi.wait_mount import PLACES, bind_of
 from weavemw.errors import DockerError, NetworkError, RouterBusy, RouterError
 from weavemw.network.addresses import Wanted
-from weavemw.network.plan import Ethwe, HostInterface, Plan, host_names
+from weavemw.network.plan import WEAVE_DNS, Change, Condition, Ethwe, HostInterface, Plan, host_names
 from weavemw.router.client import Interface
 
 __all__ = ["FakeDocker", "FakeRouter", "RecordingNetwork", "await_true"]
@@ -166,6 +166,9 @@ class FakeDocker(_Fake):
     def container_ids(self, *, everything: bool = False) -> tuple[str, ...]:
         self._called("container_ids", everything)
         return tuple(one.id for one in list(self.containers.values()) if everything or one.running)
+
+    def ping(self) -> None:
+        self._called("ping")
 
     def kill(self, container: str) -> None:
         self._called("kill", container)
@@ -339,6 +342,9 @@ class RecordingNetwork(_Fake):
         super().__init__()
         self.inside: dict[int, Ethwe] = {}
         self.outside: dict[str, HostInterface] = {}
+        self.ways: dict[int, frozenset[IPv4Network | IPv6Network]] = {}
+        self.has_bridge = True
+        self.happened: queue.SimpleQueue[Change] = queue.SimpleQueue()
         self.before_commit: Callable[[Plan], None] = lambda plan: None
 
     @property
@@ -376,6 +382,22 @@ class RecordingNetwork(_Fake):
         self._called("delete", host_interface)
         return self._remove(host_interface)
 
+    def keep_bridge(self) -> bool:
+        self._called("keep_bridge")
+        made, self.has_bridge = not self.has_bridge, True
+        return made
+
+    @contextlib.contextmanager
+    def changes(self) -> Iterator[Iterator[Change | None]]:
+        yield self._changes()
+
+    def _changes(self) -> Iterator[Change | None]:
+        while True:
+            try:
+                yield self.happened.get(timeout=0.02)
+            except queue.Empty:
+                yield None
+
     def _remove(self, name: str) -> bool:
         with self._lock:
             return self.outside.pop(name, None) is not None
@@ -406,6 +428,19 @@ class RecordingNamespace:
         self._network._called("commit", self._pid)
         self._network.outside[self._name] = HostInterface(self._name, self._plan.container_id)
         self._network.inside[self._pid] = Ethwe(self._plan.mac, True, self._plan.addresses)
+        self._network.ways[self._pid] = _ways(self._plan)
+
+    def condition(self, container_id: str) -> Condition:
+        ends = (self._network.outside.get(name) for name in host_names(container_id))
+        outside = next((end for end in ends if end and end.container_id == container_id), None)
+        return Condition(self.ethwe(), self._network.ways.get(self._pid, frozenset()), outside)
+
+    def complete(self, plan: Plan) -> None:
+        self._network._called("complete", self._pid, plan)
+        before = self._network.inside[self._pid]
+        addresses = tuple(dict.fromkeys((*before.addresses, *plan.addresses)))
+        self._network.inside[self._pid] = dataclasses.replace(before, addresses=addresses)
+        self._network.ways[self._pid] = _ways(plan)
 
     def readdress(self, addresses: Iterable[Interface]) -> None:
         wanted = tuple(addresses)
@@ -422,6 +457,11 @@ class RecordingNamespace:
         self._network._called("undo", self._pid)
         self._network._remove(self._name)
         self._network.inside.pop(self._pid, None)
+
+
+def _ways(plan: Plan) -> frozenset[IPv4Network | IPv6Network]:
+    ways = ((plan.multicast_route, ip_network("224.0.0.0/4")), (plan.dns_route, WEAVE_DNS.network))
+    return frozenset(network for on, network in ways if on)
 
 
 def await_true(condition: Callable[[], object], timeout: float = 5.0) -> None:

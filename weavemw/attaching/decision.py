@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface
+from typing import TYPE_CHECKING, TypeAlias
 
-from weavemw.dockerapi.container import Container
 from weavemw.network.addresses import Wanted
+
+if TYPE_CHECKING:
+    from weavemw.dockerapi.container import Container
 
 __all__ = ["Attach", "Decision", "Lease", "LeaveAlone", "NamesFor"]
 
@@ -39,7 +42,7 @@ class LeaveAlone:
 Decision = Attach | LeaveAlone
 
 #: The names by which a container is to be found, as it is when it is attached: it may have got others meanwhile.
-NamesFor = Callable[[Container], Iterable[str]]
+NamesFor: TypeAlias = "Callable[[Container], Iterable[str]]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from weavemw.attaching.decision import LeaveAlone
-from weavemw.dockerapi.client import Docker
-from weavemw.dockerapi.container import Container
 from weavemw.errors import DockerError, InvalidCidr
 from weavemw.network.addresses import VARIABLE, Default, Wanted, parse, value_in
+
+if TYPE_CHECKING:
+    from weavemw.dockerapi.client import Docker
+    from weavemw.dockerapi.container import Container
 
 __all__ = ["CREATED_ELSEWHERE", "DETACHED", "is_built_in", "promised_to", "shared_network", "unsuitable_network",
            "wanted_by",

@@ -7,6 +7,7 @@ than its bytes, and time in proportion to them, whatever is in it.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -33,7 +34,7 @@ _NUMBER = rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 _SIMPLE = rb"(?:%b|%b|true|false|null|\[%b\]|\{%b\})" % (_STRING, _NUMBER, _SPACE, _SPACE)
 _KEY = rb"%b%b:%b" % (_STRING, _SPACE, _SPACE)
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATES = "[\ud800-\udfff]"
 _LIST, _OBJECT = b"[{"
 
 _Match = Callable[[bytes, int], re.Match[bytes] | None]
@@ -53,15 +54,24 @@ def _parts(key: bytes, closing: bytes) -> bytes:
 
 
 _PARTS = {_LIST: (_parts(b"", rb"\]"), rb"\]"), _OBJECT: (_parts(_KEY, rb"\}"), rb"\}")}
-# What may follow in a list or an object: behind its opening, at one of its parts, behind a nested one's closing.
-_BEHIND_OPENING = {kind: _matcher(rb"%b(?:(%b)|%b)" % (_SPACE, closing, parts))
-                   for kind, (parts, closing) in _PARTS.items()}
-_AT_PART = {kind: _matcher(parts) for kind, (parts, _) in _PARTS.items()}
-_BEHIND_NESTED = {kind: _matcher(rb"%b(?:(%b)|,%b%b)" % (_SPACE, closing, _SPACE, parts))
-                  for kind, (parts, closing) in _PARTS.items()}
-_at_space, _at_simple, _at_opening = _matcher(_SPACE), _matcher(_SIMPLE), _matcher(rb"([\[{])")
-_at_key: dict[int, _Match] = {_LIST: _matcher(b"()"), _OBJECT: _matcher(rb"(%b)%b:%b" % (_STRING, _SPACE, _SPACE))}
-_at_separator = _matcher(rb"%b([,\]}])%b" % (_SPACE, _SPACE))
+
+
+class _Grammar:
+    """The patterns, compiled: that takes longer than to import all that the proxy's decisions are made of."""
+
+    def __init__(self) -> None:
+        # What may follow in a list or an object: behind its opening, at one of its parts, behind a nested one's end.
+        self.behind_opening = {kind: _matcher(rb"%b(?:(%b)|%b)" % (_SPACE, closing, parts))
+                               for kind, (parts, closing) in _PARTS.items()}
+        self.at_part = {kind: _matcher(parts) for kind, (parts, _) in _PARTS.items()}
+        self.behind_nested = {kind: _matcher(rb"%b(?:(%b)|,%b%b)" % (_SPACE, closing, _SPACE, parts))
+                              for kind, (parts, closing) in _PARTS.items()}
+        self.at_space, self.at_simple, self.at_opening = map(_matcher, (_SPACE, _SIMPLE, rb"([\[{])"))
+        self.at_key = {_LIST: _matcher(b"()"), _OBJECT: _matcher(rb"(%b)%b:%b" % (_STRING, _SPACE, _SPACE))}
+        self.at_separator = _matcher(rb"%b([,\]}])%b" % (_SPACE, _SPACE))
+
+
+_grammar = functools.cache(_Grammar)
 
 
 class Text:
@@ -104,7 +114,7 @@ def object_at_start(raw: bytes) -> Text | None:
     """
     if raw.count(b"[") + raw.count(b"{") > MOST_BRACKETS:
         raise PayloadTooLarge(f"the body's JSON has more than {MOST_BRACKETS} lists and objects")
-    begin = _end(_at_space(raw, 0))
+    begin = _end(_grammar().at_space(raw, 0))
     if raw[begin : begin + 1] != b"{":
         return None
     source = _Source(raw)
@@ -120,19 +130,21 @@ class _Source:
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         self._ends: dict[int, int] = {}
+        self._grammar = _grammar()
 
     def parts(self, begin: int) -> tuple[list[tuple[bytes, Text]], int]:
         """The parts of the list or object that begins here, each with its key as it stands, and where all ends."""
-        raw, at_key = self.raw, _at_key[self.raw[begin]]
+        raw, grammar = self.raw, self._grammar
+        at_key = grammar.at_key[raw[begin]]
         found: list[tuple[bytes, Text]] = []
-        place = _end(_at_space(raw, begin + 1))
+        place = _end(grammar.at_space(raw, begin + 1))
         if raw[place : place + 1] == _closing(raw, begin):
             return found, place + 1
         while len(found) < MOST_PARTS:
             key = _some(at_key(raw, place))
             end = self._end_of(key.end())
             found.append((key[1], Text(self, key.end(), end)))
-            separator = _some(_at_separator(raw, end))
+            separator = _some(grammar.at_separator(raw, end))
             if separator[1] == _closing(raw, begin):
                 return found, separator.end(1)
             if separator[1] != b",":
@@ -141,23 +153,23 @@ class _Source:
         raise PayloadTooLarge(f"the body's JSON has more than {MOST_PARTS} fields or items in one place")
 
     def _end_of(self, begin: int) -> int:
-        simple = _at_simple(self.raw, begin)
+        simple = self._grammar.at_simple(self.raw, begin)
         if simple:
             return simple.end()
         return self._ends.get(begin) or self._skip(begin)
 
     def _skip(self, begin: int) -> int:
         """Where the list or object ends that begins here; raises ValueError if it is none."""
-        raw, kinds, begins = self.raw, bytearray(), list[int]()
-        place, match = begin, _at_opening
+        raw, grammar, kinds, begins = self.raw, self._grammar, bytearray(), list[int]()
+        place, match = begin, grammar.at_opening
         while (found := match(raw, place)) and (end := found.end()) > place:
             place = end
             if not found.lastindex:
-                match = _AT_PART[kinds[-1]]
-            elif (bracket := raw[end - 1]) in _BEHIND_OPENING:
+                match = grammar.at_part[kinds[-1]]
+            elif (bracket := raw[end - 1]) in grammar.behind_opening:
                 kinds.append(bracket)
                 begins.append(end - 1)
-                match = _BEHIND_OPENING[bracket]
+                match = grammar.behind_opening[bracket]
                 if len(kinds) >= DEEPEST:  # with the object at the start; an empty one within the last passes
                     raise BadRequest("the body's JSON is nested too deeply")
             else:
@@ -167,7 +179,7 @@ class _Source:
                     return end
                 if end - begin > _LONG and len(kinds) <= _SHALLOW:
                     self._ends[begin] = end
-                match = _BEHIND_NESTED[kinds[-1]]
+                match = grammar.behind_nested[kinds[-1]]
         raise ValueError
 
 
@@ -188,4 +200,4 @@ def _some(match: re.Match[bytes] | None) -> re.Match[bytes]:
 def _string(token: bytes) -> str:
     text = token.decode("utf-8", "surrogateescape")
     text = json.loads(text) if "\\" in text else text[1:-1]
-    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+    return text if text.isascii() else re.sub(_SURROGATES, "\ufffd", text)

@@ -154,8 +154,6 @@ _TABLE = (
 #: The names of all calls.
 NAMES = frozenset(name for _, _, name, _ in _TABLE)
 
-_VERSION = re.compile(r"/v([0-9.]+)(/.*)", re.DOTALL)
-
 
 def call_of(environ: WSGIEnvironment) -> Call | None:
     """Which call this request is, ``None`` for one that we don't know; found once and kept in ``environ``."""
@@ -224,8 +222,13 @@ def _after_authority(rest: str) -> str:
 
 
 def _version_and_path(path: str) -> tuple[str, str]:
-    match = _VERSION.fullmatch(path)
+    match = _version().fullmatch(path)
     return (match[1], match[2]) if match else ("", path)
+
+
+@functools.cache
+def _version() -> re.Pattern[str]:
+    return re.compile(r"/v([0-9.]+)(/.*)", re.DOTALL)
 
 
 def _text(latin: str) -> str:

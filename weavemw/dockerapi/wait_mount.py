@@ -29,7 +29,7 @@ PATHS = (*PLACES, FORMER)
 
 #: As :func:`weavemw.wait.install` names the directory. Which state directory it is in does not count: it may have been
 #: another when the container was made, and whoever can mount the host's directories needs no trick to be root there.
-_BIND = re.compile(r"/(?:.*/)?wait/[0-9a-f]{12}(?:/w:(?P<place>/dev/w|/\.dockerenv)|:/w):ro(?:,rprivate)?")
+_BIND = r"/(?:.*/)?wait/[0-9a-f]{12}(?:/w:(?P<place>/dev/w|/\.dockerenv)|:/w):ro(?:,rprivate)?"
 
 #: Modes that mean the same to Docker. The second one tells that ``Binds`` was an empty list, and not null.
 _MODE, _MODE_FOR_EMPTY = "ro", "ro,rprivate"
@@ -68,7 +68,7 @@ def program_of(bind: str) -> str:
 
     Only a read-only mount from a directory of ours counts. An image can't bring one along.
     """
-    match = _BIND.fullmatch(bind)
+    match = re.fullmatch(_BIND, bind)
     return (match["place"] or FORMER) if match else ""
 
 

@@ -10,6 +10,7 @@ import os
 
 from weavemw.dockerapi import payload
 from weavemw.middleware.errors import ErrorResponder
+from weavemw.middleware.readers import TraceRemover
 from weavemw.transport.hijack import Handover
 from weavemw.transport.passthrough import Passthrough
 from weavemw.transport.relay import Relay
@@ -73,4 +74,5 @@ plain = stack(_upstream)
 wrapped = stack(_upstream, WrapsStartResponse)
 iterated = stack(_upstream, WrapsIterable)
 reading = Handover(ErrorResponder(ReadsCreates(Passthrough(Upstream(_upstream)))), relay=Relay())
+hiding = stack(_upstream, TraceRemover)
 bare = Passthrough(Upstream(_upstream))

@@ -16,6 +16,7 @@ key                      type                         written by
 ``weavemw.client_gone``  ``Callable[[], bool]``       hijack: whether the client has left
 ``weavemw.request_id``   ``str``                      ErrorResponder, for logs
 ``weavemw.filter``       ``relay.Filter``             TraceRemover, on events
+``weavemw.reviser``      ``hijack.Reviser``           TraceRemover, on what can show the wait program
 =======================  ===========================  ========================================
 
 A missing key means that nobody upstream had anything to say: each middleware
@@ -25,7 +26,7 @@ then passes the request on untouched.
 from __future__ import annotations
 
 __all__ = ["BODY", "CALL", "CLIENT_GONE", "CONNECTION", "DECISION", "FILTER", "HANDOVER", "HEADERS", "LEASE",
-           "NAMES", "REQUEST_ID", "RUNNING", "START"]
+           "NAMES", "REQUEST_ID", "REVISER", "RUNNING", "START"]
 
 CALL = "weavemw.call"
 BODY = "weavemw.body"
@@ -40,3 +41,4 @@ REQUEST_ID = "weavemw.request_id"
 HANDOVER = "weavemw.handover"
 CONNECTION = "weavemw.connection"
 FILTER = "weavemw.filter"
+REVISER = "weavemw.reviser"

@@ -29,6 +29,8 @@ class App:
     def __init__(self) -> None:
         self.seen: list[dict[str, Any]] = []
         self.closed = 0
+        self.asked: list[socket.socket] = []
+        self.release = threading.Event()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         self.seen.append(environ)
@@ -86,6 +88,28 @@ class App:
         write(b"twice, ")
         return [b"and returned"]
 
+    def asks(self, environ, start_response):
+        """Waits for a byte of somebody else's, and answers with it."""
+        connection = environ[context.CONNECTION]
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        connection.ask(ours)
+        connection.answer(self._asked(connection, ours, start_response))
+        self.asked.append(theirs)
+        return Closing(ours)
+
+    def _asked(self, connection, ours, start_response):
+        yield b""
+        said = ours.recv(1)
+        if said == b"!":
+            raise RuntimeError("secret")
+        start_response("200 OK", [])
+        yield from connection.framed([said, b"", b"end"])
+
+    def blocks(self, environ, start_response):
+        self.release.wait(15)
+        return self.ping(environ, start_response)
+
     def takes(self, environ, start_response):
         sock, read_ahead = environ[context.CONNECTION].take()
         sock.setblocking(True)
@@ -95,9 +119,23 @@ class App:
         return []
 
 
+class Closing:
+    """What an app returns that answers otherwise; closing it closes a socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    def __iter__(self) -> Iterator[bytes]:
+        raise AssertionError("it is not iterated")
+
+    def close(self) -> None:
+        self.sock.close()
+
+
 class Served:
     def __init__(self, path: Path) -> None:
         self.app = App()
+        self.clients: list[socket.socket] = []
         self.path = str(path)
         self.server = HttpServer(self.app, threads=_THREADS)
         self.listener = socket.socket(socket.AF_UNIX)
@@ -129,7 +167,8 @@ def served(tmp_path: Path) -> Iterator[Served]:
     made = Served(tmp_path / "s")
     yield made
     made.server.stop(0.1)
-    made.listener.close()
+    for each in (made.listener, *made.app.asked, *made.clients):
+        each.close()
 
 
 def get(path: str, *headers: str, method: str = "GET", body: bytes = b"") -> bytes:
@@ -143,6 +182,15 @@ def read_all(sock: socket.socket) -> bytes:
         while piece := sock.recv(1 << 20):
             pieces.append(piece)
     return b"".join(pieces)
+
+
+def read_until(sock: socket.socket, end: bytes) -> bytes:
+    data = b""
+    while not data.endswith(end):
+        piece = sock.recv(1)
+        assert piece, f"the connection ended after {data!r}"
+        data += piece
+    return data
 
 
 def eventually(condition: Callable[[], object]) -> bool:
@@ -375,3 +423,79 @@ def test_it_stops_when_all_is_answered(served: Served) -> None:
         assert client.recv(1000).endswith(b"OK")
         stopping.join(15)
         assert not stopping.is_alive()
+
+
+# -- answers that wait for another
+
+def asking(served: Served) -> tuple[socket.socket, socket.socket]:
+    """A client whose answer waits for another, and that other."""
+    before = len(served.app.asked)
+    client = served.connect()
+    served.clients.append(client)
+    client.sendall(get("/asks"))
+    assert eventually(lambda: len(served.app.asked) > before)
+    return client, served.app.asked[-1]
+
+
+def test_an_answer_waits_without_a_thread(served):
+    """More than there are threads; an empty piece means to wait again, until the other has said something."""
+    client, other = [asking(served) for _ in range(_THREADS + 1)][-1]
+    assert served.pings()
+    other.sendall(b"x")
+    assert read_until(client, b"1\r\nx\r\n").startswith(b"HTTP/1.1 200 OK\r\n")
+    other.sendall(b"more")
+    assert read_until(client, b"3\r\nend\r\n0\r\n\r\n")
+    assert is_closed(other)
+
+
+def is_closed(other: socket.socket) -> bool:
+    """Whether the other end was closed, read or unread."""
+    other.settimeout(15)
+    return read_all(other) == b""
+
+
+def test_a_client_that_leaves_closes_what_waits(served):
+    """Who half-closes has not left."""
+    client, other = asking(served)
+    client.shutdown(socket.SHUT_WR)
+    other.sendall(b"xy")
+    assert read_until(client, b"0\r\n\r\n").startswith(b"HTTP/1.1 200 OK\r\n")
+    client, other = asking(served)
+    client.close()
+    assert is_closed(other)
+
+
+def test_an_answer_that_fails_after_it_waited(served):
+    """A 500 in Docker's form, and the response is closed."""
+    client, other = asking(served)
+    other.sendall(b"!")
+    assert read_all(client).startswith(b"HTTP/1.1 500 ")
+    assert is_closed(other)
+
+
+def test_no_more_wait_than_may(served, monkeypatch):
+    """An app is told that there are too many."""
+    monkeypatch.setattr(http_server, "_ASKED_AT_MOST", 1)
+    client, _ = asking(served)
+    assert eventually(lambda: not served.server.can_wait)
+    client.close()
+    assert eventually(lambda: served.server.can_wait)
+
+
+def test_an_app_that_blocks_keeps_nobody_waiting(served):
+    """But for who asked it; as long as there is a thread left."""
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(served.connect()) for _ in range(_THREADS - 1)]
+        for client in clients:
+            client.sendall(get("/blocks"))
+        assert served.pings()
+        served.app.release.set()
+        assert all(read_until(client, b"OK") for client in clients)
+
+
+def test_stop_closes_what_waits(served):
+    """And does not wait for it for ever."""
+    client, other = asking(served)
+    served.server.stop(0.1)
+    assert read_all(client) == b""
+    assert is_closed(other)

@@ -571,7 +571,7 @@ def test_many_streams_hold_no_thread(plain):
         clients.append(client)
     assert b"200 OK" in plain.get("/_ping")
     threads = [len(os.listdir(f"/proc/{pid}/task")) for pid in children(plain.process.pid)]
-    assert max(threads) <= 1 + 4 + 1
+    assert max(threads) <= 1 + 4 + 1 + 1  # main, the server's, its deputy, the relay
     for client in clients:
         client.close()
 
@@ -818,6 +818,235 @@ def test_http_1_0(plain):
     reply = plain.exchange(b"GET /info HTTP/1.0\r\n\r\n")
     assert b" 200 OK" in reply
     assert reply.endswith(b"{}")
+
+
+# Answers that are waited for without a thread
+
+def held(plain: Proxy, path: str = "/info") -> threading.Event:
+    """Have the daemon answer there only once the event is set."""
+    release = threading.Event()
+
+    def answer(request: Request) -> None:
+        release.wait(15)
+        request.answer()
+
+    plain.daemon.handlers[path] = answer
+    return release
+
+
+def asked(plain: Proxy, path: str = "/info") -> Callable[[], int]:
+    return lambda: sum(seen.path == path for seen in plain.daemon.requests)
+
+
+def test_slow_answers_hold_no_thread(plain):
+    """A hundred of them on four threads: another request is answered meanwhile, and all of them in the end."""
+    release = held(plain)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(plain.connect()) for _ in range(100)]
+        for client in clients:
+            client.sendall(request("GET", "/info"))
+        assert eventually(lambda: asked(plain)() == 100)
+        assert b"200 OK" in plain.get("/_ping")
+        release.set()
+        assert all(b"200 OK" in read_until(client, b"{}") for client in clients)
+
+
+def test_slow_answer_to_a_body(plain):
+    """What has a body that is here is waited for in the same way."""
+    release = held(plain, "/containers/x/exec")
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(plain.connect()) for _ in range(20)]
+        for client in clients:
+            client.sendall(request("POST", "/containers/x/exec", body=b'{"Cmd":["x"]}'))
+        assert eventually(lambda: asked(plain, "/containers/x/exec")() == 20)
+        assert b"200 OK" in plain.get("/_ping")
+        release.set()
+        assert all(b"200 OK" in read_until(client, b"{}") for client in clients)
+
+
+def test_pipelined_requests_are_answered_in_turn(plain):
+    """Also where the first takes its time, and the second fails."""
+    release = held(plain)
+    plain.daemon.handlers["/version"] = lambda request: request.answer(b"", "409 Conflict")
+    with plain.connect() as client:
+        client.sendall(request("GET", "/info") + request("GET", "/version") + request("HEAD", "/_ping")
+                       + request("GET", "/_ping", "Connection: close"))
+        assert eventually(asked(plain))
+        release.set()
+        statuses = [line.split(b" ")[1] for line in read_all(client).split(b"\r\n") if b"HTTP/1.1 " in line]
+    assert statuses == [b"200", b"409", b"200", b"200"]
+    assert [seen.path for seen in plain.daemon.requests] == ["/info", "/version", "/_ping", "/_ping"]
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Le", b"nonsense\r\n\r\n",
+                                  b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"], ids=repr)
+def test_daemon_that_dies_before_its_answer(plain, said):
+    """The client is told, and can go on using its connection."""
+    def die(request: Request) -> None:
+        request.connection.sendall(said)
+        raise ConnectionError
+
+    plain.daemon.handlers["/info"] = die
+    with plain.connect() as client:
+        client.sendall(request("GET", "/info"))
+        head = read_until(client, b"\r\n\r\n")
+        assert b" 502 Bad Gateway\r\n" in head
+        assert "no proper answer" in json.loads(read_until(client, b"}\n"))["message"]
+        client.sendall(request("GET", "/_ping"))
+        assert b" 200 OK\r\n" in read_until(client, b"{}")
+    assert b"GET /info: 502" in plain.log.read_bytes()
+
+
+def test_daemon_that_dies_within_its_answer(plain):
+    """Nothing makes what the client got look whole."""
+    def die(request: Request) -> None:
+        request.connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun")
+        raise ConnectionError
+
+    plain.daemon.handlers["/info"] = die
+    with plain.connect() as client:
+        client.sendall(request("GET", "/info"))
+        assert read_all(client) == b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun"
+
+
+def test_answer_that_comes_byte_by_byte(plain):
+    """Each is passed on when it comes, and the next request goes over the same connections."""
+    answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nOK\r\n0\r\n\r\n"
+
+    def drop(request: Request) -> None:
+        for byte in answer:
+            request.connection.sendall(bytes([byte]))
+            time.sleep(0.001)
+
+    plain.daemon.handlers["/info"] = drop
+    with plain.connect() as client:
+        for _ in range(2):
+            client.sendall(request("GET", "/info"))
+            assert read_until(client, b"0\r\n\r\n") == answer.partition(b"\r\n\r\n")[2]
+    assert plain.daemon.requests[0].connection is plain.daemon.requests[1].connection
+
+
+def test_client_that_leaves_ends_the_exchange(plain):
+    """The daemon sees it go; one that has only ended what it sends gets its answer."""
+    ended = threading.Event()
+    plain.daemon.handlers["/info"] = lambda request: ended.set() if request.connection.recv(1) == b"" else None
+    with plain.connect() as client:
+        client.sendall(request("GET", "/info"))
+        assert eventually(asked(plain))
+    assert ended.wait(15)
+    release = held(plain, "/version")
+    with plain.connect() as client:
+        client.sendall(request("GET", "/version"))
+        client.shutdown(socket.SHUT_WR)
+        assert eventually(asked(plain, "/version"))
+        release.set()
+        assert read_all(client).endswith(b"{}")
+
+
+def test_client_that_leaves_within_its_answer(plain):
+    """The daemon need not go on: its connection is closed, and used no more."""
+    ended = threading.Event()
+
+    def go_on(request: Request) -> None:
+        request.connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\nbegun")
+        try:
+            while True:
+                request.connection.sendall(bytes(65536))
+        except OSError:
+            ended.set()
+            raise
+
+    plain.daemon.handlers["/info"] = go_on
+    with plain.connect() as client:
+        client.sendall(request("GET", "/info"))
+        read_until(client, b"begun")
+    assert ended.wait(15)
+    assert b"200 OK" in plain.get("/_ping")
+
+
+def test_worker_that_stops_waits_for_answers(tmp_path):
+    """SIGTERM while the daemon has yet to answer: the client gets its answer, if it comes soon."""
+    for proxy in serve(tmp_path, "ours", "plain"):
+        release = held(proxy)
+        with proxy.connect() as client:
+            client.sendall(request("GET", "/info"))
+            assert eventually(asked(proxy))
+            proxy.process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            release.set()
+            assert b"200 OK" in read_until(client, b"{}")
+        proxy.process.wait(10)
+
+
+def test_worker_that_stops_does_not_wait_for_ever(tmp_path):
+    """An exchange that never ends, ends with the worker."""
+    for proxy in serve(tmp_path, "ours", "plain"):
+        release = held(proxy)
+        with proxy.connect() as client:
+            client.sendall(request("GET", "/info"))
+            assert eventually(asked(proxy))
+            proxy.process.send_signal(signal.SIGTERM)
+            assert read_all(client) == b""
+            proxy.process.wait(10)
+            release.set()
+        assert b"Traceback" not in proxy.log.read_bytes()
+
+
+@pytest.fixture(scope="module", params=["ours", "gthread"])
+def hiding_served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    yield from serve(tmp_path_factory.mktemp("hiding"), request.param, "hiding")
+
+
+@pytest.fixture
+def hiding(hiding_served: Proxy) -> Proxy:
+    """A middleware that wants to revise answers, without waiting for them."""
+    hiding_served.daemon.requests.clear()
+    hiding_served.daemon.handlers.clear()
+    return hiding_served
+
+
+def listed(proxy: Proxy, body: bytes, *headers: str, chunks: int = 0) -> bytes:
+    """A list of containers as a client gets it, whose answer the daemon sends at once or in so many chunks."""
+    def answer(request: Request) -> None:
+        size = -(-len(body) // max(1, chunks))
+        pieces = [body[at : at + size] for at in range(0, len(body), size)]
+        framing = "Transfer-Encoding: chunked" if chunks else f"Content-Length: {len(body)}"
+        lines = ["HTTP/1.1 200 OK", "Content-Type: application/json", framing, *headers, "", ""]
+        request.connection.sendall("\r\n".join(lines).encode())
+        for piece in pieces:
+            request.connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece) if chunks else piece)
+        request.connection.sendall(b"0\r\n\r\n" if chunks else b"")
+
+    proxy.daemon.handlers["/containers/json"] = answer
+    with proxy.connect() as client:
+        client.sendall(request("GET", "/containers/json"))
+        reply = HTTPResponse(client)
+        reply.begin()
+        assert reply.getheader("Content-Type") == "application/json"
+        return reply.read()
+
+
+MOUNT = b'{"Source":"/var/lib/weavemw/wait/0123456789ab/w","Destination":"/dev/w","Mode":"ro","RW":false}'
+ROW = b'[%b{"Id":"c","Command":"%b","Mounts":[%b],"Filler":"' + b"x" * 100_000 + b'"}]%b'
+
+
+@pytest.mark.parametrize("chunks", [0, 1, 20])
+def test_answer_is_revised_when_all_of_it_is_here(hiding, chunks):
+    """What is ours is taken out; what holds nothing of ours comes as it was sent."""
+    shown = ROW % (b" ", b"/dev/w sh", MOUNT, b"")
+    assert listed(hiding, shown, chunks=chunks) == ROW % (b"", b"sh", b"", b"\n")
+    assert listed(hiding, ROW % (b" ", b"sh", b"", b""), chunks=chunks) == ROW % (b" ", b"sh", b"", b"")
+    assert listed(hiding, shown, "Content-Encoding: identity", chunks=chunks) == shown
+
+
+def test_daemon_that_dies_within_what_is_revised(hiding):
+    """Nothing was sent to the client yet: so it is told, or its connection ends."""
+    def die(request: Request) -> None:
+        request.connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n[")
+        raise ConnectionError
+
+    hiding.daemon.handlers["/containers/json"] = die
+    assert b" 502 Bad Gateway\r\n" in hiding.get("/containers/json")
 
 
 # Stopping

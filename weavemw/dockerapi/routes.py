@@ -29,12 +29,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
-from weavemw.context import CALL
+from weavemw.context import CALL, REQUEST_ID
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["NAMES", "Call", "call_of", "drop_from_query", "find", "origin_form", "path_of", "query_of", "target_of"]
+__all__ = ["NAMES", "Call", "call_of", "described", "drop_from_query", "find", "origin_form", "path_of", "query_of",
+           "target_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +207,12 @@ def target_of(environ: WSGIEnvironment) -> str:
     query = environ.get("QUERY_STRING")
     path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")
     return quote(path, safe="/:@!$&'()*+,;=~") + (f"?{query}" if query else "")
+
+
+def described(environ: WSGIEnvironment) -> str:
+    """The request, for a log: id, method and path."""
+    path = path_of(target_of(environ))
+    return f"[{environ.get(REQUEST_ID, '-')}] {environ['REQUEST_METHOD']} {ascii(path)[1:-1]}"
 
 
 def origin_form(target: str) -> str:

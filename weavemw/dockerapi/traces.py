@@ -19,7 +19,8 @@ __all__ = ["READERS", "EventFilter", "without_traces"]
 Json = dict[str, Any]
 
 _SPELLINGS = (*PLACES, *(spelled(place, []) for place in PLACES))
-_MARKS = (b"/wait/", *(path.encode() for path in _SPELLINGS))
+#: What is in every answer that tells of it. One that holds another need not be looked for.
+_MARKS = (b"/wait/", *(path.encode() for path in _SPELLINGS if not any(other in path for other in {*PLACES} - {path})))
 # Docker puts quotes around an argument with a blank in it, but not around the program.
 _FIRST_WORD = re.compile(r"[^ ]+ (?:'([^']* [^']*)'(?![^ ]))?")
 # A quote that follows a colon begins a value: within a string, quotes are escaped.

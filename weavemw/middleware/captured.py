@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from weavemw import context
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from weavemw.transport.hijack import Reviser
 
 __all__ = ["Captured", "capture"]
 
@@ -19,6 +23,7 @@ class Captured:
     status: str
     headers: list[tuple[str, str]]
     body: bytes
+    revise: Reviser | None = None
 
     @property
     def code(self) -> int:
@@ -37,16 +42,18 @@ class Captured:
         if body == self.body:
             return self
         kept = [pair for pair in self.headers if pair[0].lower() not in ("content-length", "transfer-encoding")]
-        return Captured(self.status, [*kept, ("Content-Length", str(len(body)))], body)
+        return Captured(self.status, [*kept, ("Content-Length", str(len(body)))], body, self.revise)
 
     def send(self, start_response: StartResponse) -> list[bytes]:
-        """Answer with it."""
-        start_response(self.status, self.headers)
-        return [self.body] if self.body else []
+        """Answer with it, after what an outer layer wanted to revise in it."""
+        answer = self.with_body(self.revise(self.body)) if self.revise and self.is_plain_json else self
+        start_response(answer.status, answer.headers)
+        return [answer.body] if answer.body else []
 
 
 def capture(app: WSGIApplication, environ: WSGIEnvironment) -> Captured:
     """The answer of ``app``, read to its end (``write``, ``close``, a second ``start_response``: as in PEP 3333)."""
+    revise: Reviser | None = environ.pop(context.REVISER, None)
     started: list[tuple[str, list[tuple[str, str]]]] = []
     written: list[bytes] = []
 
@@ -60,4 +67,4 @@ def capture(app: WSGIApplication, environ: WSGIEnvironment) -> Captured:
     finally:
         if hasattr(answer, "close"):
             answer.close()
-    return Captured(*started[0], b"".join(written) + body)
+    return Captured(*started[0], b"".join(written) + body, revise)

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from weavemw import context
-from weavemw.dockerapi import routes
+from weavemw.dockerapi.routes import described
 from weavemw.errors import DockerError, DockerUnreachable, WeaveError
 from weavemw.ops import logs
 
@@ -68,12 +68,6 @@ def request_id(environ: WSGIEnvironment) -> str:
     """The client's ``X-Request-Id`` if it is fit for a log, else one of our own."""
     given = environ.get("HTTP_X_REQUEST_ID", "")
     return given if given and _USABLE_ID.fullmatch(given) else f"{os.getpid():x}.{next(_COUNTER):x}"
-
-
-def described(environ: WSGIEnvironment) -> str:
-    """The request, for a log: id, method and path."""
-    path = routes.path_of(routes.target_of(environ))
-    return f"[{environ.get(context.REQUEST_ID, '-')}] {environ['REQUEST_METHOD']} {ascii(path)[1:-1]}"
 
 
 def answer(environ: WSGIEnvironment, start_response: StartResponse, status: int, message: str) -> Iterable[bytes]:

@@ -20,8 +20,10 @@ _STARTS = ("container_start", "container_restart")
 
 def to_attach(environ: WSGIEnvironment) -> Attach | None:
     """The decision to attach the container that this request starts or restarts; ``None`` for any other request."""
-    call = routes.call_of(environ)
     decision = environ.get(DECISION)
+    if decision is None:
+        return None
+    call = routes.call_of(environ)
     starts = call is not None and call.name in _STARTS
     return decision if starts and isinstance(decision, Attach) else None
 

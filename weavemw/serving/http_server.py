@@ -1,7 +1,7 @@
 """An HTTP/1.1 server for WSGI apps, in which a connection costs a thread only while a whole request is answered.
 
-Some threads share one epoll. Each takes an event, does what can be done
-without waiting for the client, and gives the connection back::
+Some threads share one epoll, and as a rule one of them polls (:mod:`weavemw.serving.lead`). It takes
+an event, does what can be done without waiting, and gives the connection back::
 
                          no byte is waited for by a thread
     accept ──► idle ──► head ──► body ─────┐
@@ -10,8 +10,9 @@ without waiting for the client, and gives the connection back::
                 │    all sent, kept     answering ── taken ──► the relay's
                 └────────────────────── a thread
                                            │ ▲
-                    the client does not    ▼ │ it reads again
-                    read its answer       parked
+                    the client does not    ▼ │ it reads again, or
+                    read its answer       parked, or    the other has answered
+                    there is none yet     asking
                                            │
     refused, or not to be kept: lingering ◄┘──► closed
 
@@ -20,8 +21,10 @@ without waiting for the client, and gives the connection back::
 * *head*, *body*: at most :data:`PATIENCE` seconds without a byte, then 408.
 * A body is waited for where it is small or its reader takes it whole
   (:attr:`~weavemw.dockerapi.routes.Call.has_small_body`); others are read by the app, as they come.
+* *asking*: the answer waits for another's, the daemon's; both sockets are watched. If the client leaves, the app's
+  response is closed.
 * *parked*: one piece of the answer waits for room; the app's iterator goes on
-  when there is some, in whichever thread. Nothing limits how long that takes.
+  when there is some, in whichever thread. Nothing limits how long that takes, nor how long an answer is asked for.
 * *lingering*: closing a socket that holds unread bytes resets it, and the
   answer would be lost (RFC 9112 section 9.6).
 
@@ -43,6 +46,7 @@ import socket
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
@@ -53,6 +57,7 @@ from weavemw.dockerapi import routes
 from weavemw.errors import BadRequest, RequestTimeout
 from weavemw.ops import logs
 from weavemw.ops.tally import REQUESTS, Tally
+from weavemw.serving.lead import Lead
 from weavemw.transport.request import LONGEST_HEAD, BodyScanner, RefusedError, RequestHead, end_of_head
 
 if TYPE_CHECKING:
@@ -69,14 +74,18 @@ PATIENCE = 60.0
 #: How long a client may take to read the end of what it is answered before its connection is closed, in seconds.
 _LINGER = 2.0
 _BLOCK = 65536
+_PIECE = 16384  # of what a client sends: as a rule a head, and room for more takes its time to be had
 #: The longest body that is waited for without a thread, in bytes.
 _LONGEST_HELD = 4 << 20
 _IN, _OUT = select.EPOLLIN | select.EPOLLONESHOT, select.EPOLLOUT | select.EPOLLONESHOT
+_NONE = select.EPOLLONESHOT  # but EPOLLHUP and EPOLLERR, which are always told
+#: How many events are taken at once, and how many answers are waited for without a thread.
+_AT_ONCE, _ASKED_AT_MOST = 64, 1000
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 #: How many idle connections are given up when there are too many.
 _GIVEN_UP = 16
-_LONGEST_REMEMBERED = 512
+_LONGEST_REMEMBERED, _REMEMBERED_AT_MOST = 512, 512
 _CREDENTIALS = re.compile(rb"(?i)\n(?:x-registry|authorization|cookie)")
 _EMPTY = io.BytesIO()
 _BODILESS = ("1", "204", "304")
@@ -108,7 +117,7 @@ class Request:
 class Connection:
     """A client's connection, and the request under way on it. In the hands of one thread at a time."""
 
-    __slots__ = ("body", "buffer", "environ", "expired", "fd", "keeps", "lingers", "peer", "reply", "request",
+    __slots__ = ("asked", "body", "buffer", "environ", "expired", "fd", "keeps", "lingers", "peer", "reply", "request",
                  "scanner", "searched", "server", "sock", "taken", "timed")
 
     def __init__(self, server: HttpServer, sock: socket.socket, peer: str, environ: dict[str, Any]) -> None:
@@ -123,6 +132,7 @@ class Connection:
         self.scanner: BodyScanner | None = None
         self.body = bytearray()
         self.reply: Reply | None = None
+        self.asked: socket.socket | None = None
         self.timed = False
         self.expired = False
         self.lingers = False
@@ -140,10 +150,31 @@ class Connection:
         """Whether an answer may be sent as it came: the connection is kept, and there is nothing to say of it."""
         return self.keeps and self.request is not None and self.request.head.version == "HTTP/1.1"
 
-    def send(self, response: bytes) -> None:
-        """Answer with a whole response, head and body; nothing else is then sent for this request."""
+    @property
+    def can_wait(self) -> bool:
+        """Whether :meth:`answer` can be used: all of the request is here, and not too many wait already."""
+        return self.is_read() and self.server.can_wait
+
+    def answer(self, pieces: Iterator[bytes]) -> None:
+        """Answer with these pieces as they are, the head among them; nothing else is then sent for this request.
+
+        An empty one says that there is nothing yet: the next is asked for once what :meth:`ask` was given can be read.
+        """
         assert self.reply is not None  # a request is being answered
-        self.reply.whole(response)
+        self.reply.raw(pieces)
+
+    def ask(self, sock: socket.socket | None) -> None:
+        """Whose answer this one waits for; ``None``: for nobody's any more."""
+        self.asked = sock
+
+    def framed(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """A response that was started by ``start_response``, as :meth:`answer` may be given it."""
+        assert self.reply is not None  # as above
+        return self.reply.framed(pieces)
+
+    def about_to_wait(self) -> None:
+        """This thread is going to wait: others are to serve the other connections at once, and not a moment later."""
+        self.server.lead.leave()
 
     def take(self) -> tuple[socket.socket, bytes]:
         """The connection, no longer the server's, and what was read of it beyond the request's head."""
@@ -166,7 +197,7 @@ class Connection:
     def receive(self) -> bool:
         """Read what has come; False at the end."""
         try:
-            data = self.sock.recv(_BLOCK)
+            data = self.sock.recv(_PIECE)
         except BlockingIOError:
             return True
         except OSError:
@@ -197,7 +228,7 @@ class Connection:
         head = bytes(self.buffer[:end])
         del self.buffer[:end]
         self.searched = 0
-        self.request = request = _remembered(head) if _is_memorable(head) else Request(head)
+        self.request = request = _known.get(head) or _read(head)
         self.scanner = BodyScanner(request.head.length)
         self.keeps = request.head.keeps_alive
         if request.head.expects_continue and not self.buffer and not self.scanner.done:
@@ -237,6 +268,7 @@ class Connection:
         return bool(self.body) or self.is_read()
 
     def _wait_for_more(self) -> None:
+        self.about_to_wait()
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
         if not poll.poll(PATIENCE * 1000):
@@ -254,7 +286,7 @@ class Connection:
 
     def reset(self) -> None:
         """Be ready for the next request."""
-        self.request = self.scanner = self.reply = None
+        self.request = self.scanner = self.reply = self.asked = None
         self.body.clear()
 
 
@@ -278,14 +310,14 @@ class Body(io.RawIOBase):
 class Reply:
     """What the app answers, on its way to the client."""
 
-    __slots__ = ("_connection", "_frames", "_is_whole", "_response", "_unsent", "headers", "started", "status")
+    __slots__ = ("_connection", "_frames", "_is_raw", "_response", "_unsent", "headers", "started", "status")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.status = ""
         self.headers: Headers = []
         self.started = False
-        self._is_whole = False
+        self._is_raw = False
         self._response: Iterable[bytes] = ()
         self._frames: Iterator[bytes] = iter(())
         self._unsent: memoryview | bytes = b""
@@ -299,31 +331,34 @@ class Reply:
         self.status, self.headers = status, list(headers)
         return self._write
 
-    def whole(self, response: bytes) -> None:
+    def raw(self, pieces: Iterator[bytes]) -> None:
         """Answer with these bytes alone."""
-        self.started = self._is_whole = True
-        self._unsent = response
+        self._is_raw = True
+        self._frames = pieces
 
     def take(self, response: Iterable[bytes]) -> None:
         """Answer with what the app returned."""
         self._response = response
-        if not self._is_whole:
-            self._frames = self._framed(response)
+        if not self._is_raw:
+            self._frames = self.framed(response)
 
     def fail(self, status: int, reason: str, message: str) -> bool:
         """Answer an error instead, if nothing has been sent yet; the connection ends then."""
         self._connection.keeps = False
         if self.started:
             return False
-        self.whole(error_response(status, reason, message))
-        self._frames = iter(())
+        self.raw(iter((error_response(status, reason, message),)))
         return True
 
     def push(self) -> bool:
-        """Send what can be sent; True when all is. Raises OSError, and what the app's iterator raises."""
+        """Send what can be sent; True when all is. Raises OSError, and what the app's iterator raises.
+
+        If it is not all sent, either the client does not read, or :attr:`Connection.asked` has not answered yet.
+        """
         send = self._connection.sock.send
         while True:
             while self._unsent:
+                self.started = True
                 try:
                     sent = send(self._unsent)
                 except BlockingIOError:
@@ -332,11 +367,19 @@ class Reply:
             piece = next(self._frames, None)
             if piece is None:
                 return True
+            if not piece and self._connection.asked:
+                return False
             self._unsent = piece
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the client has to read before more can be sent."""
+        return bool(self._unsent)
 
     def close(self) -> None:
         """Tell the app that it is over."""
         close = getattr(self._response, "close", None)
+        self._response = ()
         if close:
             try:
                 close()
@@ -345,13 +388,14 @@ class Reply:
 
     def _write(self, data: bytes) -> None:
         """PEP 3333's imperative way: waits for the client."""
-        self._frames = self._framed([data], more=True)
+        self._frames = self.framed([data], more=True)
+        self._connection.about_to_wait()
         poll = select.poll()
         poll.register(self._connection.fd, select.POLLOUT)
         while not self.push():
             poll.poll()
 
-    def _framed(self, response: Iterable[bytes], *, more: bool = False) -> Iterator[bytes]:
+    def framed(self, response: Iterable[bytes], *, more: bool = False) -> Iterator[bytes]:
         """The response as it goes out; ``more`` is to come after it."""
         chunked, bodiless = False, self._is_bodiless()
         pieces = iter(response)
@@ -364,7 +408,9 @@ class Reply:
         else:
             chunked = not bodiless and _value(self.headers, "transfer-encoding") == "chunked"
         for piece in pieces:
-            if piece and not bodiless:
+            if not piece:
+                yield piece
+            elif not bodiless:
                 yield _chunk(piece) if chunked else piece
         if chunked and not more:
             yield b"0\r\n\r\n"
@@ -418,9 +464,14 @@ class HttpServer:
         self._environ: dict[str, Any] = {
             "wsgi.version": (1, 0), "wsgi.url_scheme": "http", "wsgi.errors": sys.stderr, "wsgi.multithread": True,
             "wsgi.multiprocess": multiprocess, "wsgi.run_once": False, "wsgi.input_terminated": True}
+        self.lead = Lead()
         self._epoll = select.epoll()
+        self._events: deque[tuple[int, int]] = deque()
         self._listeners: dict[int, tuple[socket.socket, Callable[[socket.socket, Any], None]]] = {}
         self._connections: dict[int, Connection] = {}
+        # Whoever takes a connection out of it has the right to act; what else may be heard of it is of no account.
+        self._armed: dict[int, Connection] = {}
+        self._asked: dict[int, Connection] = {}
         self._idle: dict[int, Connection] = {}
         self._timed: dict[Connection, float] = {}
         self._threads: list[threading.Thread] = []
@@ -440,6 +491,7 @@ class HttpServer:
             thread = threading.Thread(target=self._work, name=f"http-{number}", daemon=True)
             self._threads.append(thread)
             thread.start()
+        threading.Thread(target=self.lead.watch, name="http-deputy", daemon=True).start()
 
     def adopt(self, client: socket.socket, address: Any) -> None:
         """Serve a connection that was accepted."""
@@ -450,7 +502,7 @@ class HttpServer:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         environ = {**self._environ, "REMOTE_ADDR": peer, **_server_name(client)}
         connection = Connection(self, client, peer, environ)
-        self._connections[connection.fd] = self._idle[connection.fd] = connection
+        self._connections[connection.fd] = self._idle[connection.fd] = self._armed[connection.fd] = connection
         try:
             self._epoll.register(connection.fd, _IN)
         except OSError as error:
@@ -480,9 +532,12 @@ class HttpServer:
             time.sleep(0.02)
         self._stopping = True
         os.eventfd_write(self._wake, 1)
+        self.lead.end()
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()) + 0.1 / self.threads)
         for connection in list(self._connections.values()):
+            if not self._armed.pop(connection.fd, None):
+                connection.reply = None  # a thread is at it still
             self._close(connection)
 
     def forget(self, connection: Connection) -> None:
@@ -494,29 +549,48 @@ class HttpServer:
         """The number of connections."""
         return len(self._connections)
 
+    @property
+    def can_wait(self) -> bool:
+        """Whether one more may wait for an answer without a thread: else the daemon's connections are without limit."""
+        return len(self._asked) < _ASKED_AT_MOST
+
     # -- threads
 
     def _work(self) -> None:
-        poll = self._epoll.poll
+        lead, me = self.lead, threading.get_ident()
         while not self._stopping:
-            try:
-                events = poll(-1, 1)
-            except InterruptedError:
-                continue
-            for fd, _ in events:
-                self._ready(fd)
+            lead.take()
+            while lead.has(me) and not self._stopping:
+                if not self._events:
+                    lead.polls()
+                    self._poll()
+                lead.begins()
+                self._next()
+        lead.leave()
 
-    def _ready(self, fd: int) -> None:
-        connection = self._connections.get(fd)
-        if connection is not None:
+    def _poll(self) -> None:
+        with contextlib.suppress(InterruptedError):
+            self._events.extend(self._epoll.poll(-1, _AT_ONCE))
+
+    def _next(self) -> None:
+        try:
+            fd, _ = self._events.popleft()
+        except IndexError:  # whoever led before has taken it
+            return
+        if connection := self._armed.pop(fd, None):
             self._idle.pop(fd, None)
-            try:
-                self._serve(connection)
-            except Exception:  # noqa: BLE001  # of whatever one fails: the others need this thread
-                _log.exception("serving a connection failed")
-                self._close(connection)
+            self._guarded(self._serve, connection)
+        elif (connection := self._asked.get(fd)) and self._armed.pop(connection.fd, None):
+            self._guarded(self._answered, connection)
         elif fd in self._listeners:
             self._accept(fd)
+
+    def _guarded(self, step: Callable[[Connection], None], connection: Connection) -> None:
+        try:
+            step(connection)
+        except Exception:  # noqa: BLE001  # of whatever one fails: the others need this thread
+            _log.exception("serving a connection failed")
+            self._close(connection)
 
     def _accept(self, fd: int) -> None:
         listener, admit = self._listeners[fd]
@@ -541,11 +615,13 @@ class HttpServer:
             self._epoll.modify(fd, _IN)
 
     def _serve(self, connection: Connection) -> None:
-        """Go on with a connection, whose socket has something to read, or room."""
+        """Go on with a connection, whose socket has something to read, or room, or is gone."""
         if connection.lingers:
             self._drain(connection)
+        elif connection.reply and connection.asked and not connection.reply.is_blocked:
+            self._look_for_client(connection, connection.asked)
         elif connection.reply:
-            self._push(connection, connection.reply)
+            self._go_on(connection, connection.reply)
         elif connection.receive():
             self._advance(connection)
         else:
@@ -556,7 +632,7 @@ class HttpServer:
         if not self._untime(connection):
             self._ended(connection)
             return
-        while not connection.reply:
+        while True:
             try:
                 request = connection.next_request()
             except RefusedError as error:
@@ -565,17 +641,22 @@ class HttpServer:
             if request is None:
                 self._wait(connection)
                 return
-            self._answer(connection, request)
-            if connection.reply or connection.taken or connection.lingers or connection.fd < 0:
+            if not self._answer(connection, request):
                 return
 
     def _wait(self, connection: Connection) -> None:
         if connection.buffer or connection.request:
             self._time(connection, PATIENCE)
         self._idle[connection.fd] = connection
-        self._epoll.modify(connection.fd, _IN)
+        self._arm(connection, _IN)
 
-    def _answer(self, connection: Connection, request: Request) -> None:
+    def _arm(self, connection: Connection, events: int) -> None:
+        """Let the poller see to a connection: from here on it is not in our hands."""
+        self._armed[connection.fd] = connection
+        self._epoll.modify(connection.fd, events)
+
+    def _answer(self, connection: Connection, request: Request) -> bool:
+        """Answer a request; True if the connection is in our hands still, and can carry the next one."""
         reply = connection.reply = Reply(connection)
         environ: WSGIEnvironment = {**connection.environ, **request.environ}
         environ["wsgi.input"] = _EMPTY if request.head.length == 0 else Body(connection)
@@ -588,8 +669,38 @@ class HttpServer:
                 self._app_failed(connection, reply, request, error)
         if connection.taken:
             reply.close()
-        elif connection.fd >= 0:
-            self._push(connection, reply, again=False)
+        return not connection.taken and connection.fd >= 0 and self._push(connection, reply)
+
+    def _answered(self, connection: Connection) -> None:
+        """Go on with an answer that had to wait for another."""
+        assert connection.asked  # it was found by that
+        assert connection.reply  # it is being answered
+        del self._asked[connection.asked.fileno()]
+        self._go_on(connection, connection.reply)
+
+    def _go_on(self, connection: Connection, reply: Reply) -> None:
+        if self._push(connection, reply):
+            self._advance(connection)
+
+    def _ask(self, connection: Connection, asked: socket.socket) -> None:
+        """Go on once there is an answer, or the client is gone."""
+        fd = asked.fileno()
+        self._asked[fd] = connection
+        self._arm(connection, _NONE)
+        try:
+            self._epoll.modify(fd, _IN)
+        except FileNotFoundError:
+            with contextlib.suppress(OSError):  # the client was gone, and the socket is closed
+                self._epoll.register(fd, _IN)
+
+    def _look_for_client(self, connection: Connection, asked: socket.socket) -> None:
+        """The client is said to be gone while we wait for its answer."""
+        poll = select.poll()
+        poll.register(connection.fd, 0)  # POLLHUP and POLLERR are always told
+        if poll.poll(0):
+            self._close(connection)
+        else:
+            self._ask(connection, asked)
 
     def _app_failed(self, connection: Connection, reply: Reply, request: Request, error: Exception) -> None:
         if not isinstance(error, ConnectionError):
@@ -597,29 +708,33 @@ class HttpServer:
             self.tally.add(REQUESTS, ("other", "500"))
         if isinstance(error, ConnectionError) or not reply.fail(
                 500, "Internal Server Error", "the weave proxy failed; its log says why"):
-            reply.close()
             self._close(connection)
 
-    def _push(self, connection: Connection, reply: Reply, *, again: bool = True) -> None:
-        """Send what can be sent of the answer; ``again``: then go on with the next request."""
+    def _push(self, connection: Connection, reply: Reply) -> bool:
+        """Send what can be sent of the answer; True if that is all, and the connection can carry the next request."""
         try:
             done = reply.push()
         except Exception as error:  # noqa: BLE001  # the client is gone, or the app failed within its answer
             assert connection.request
             self._app_failed(connection, reply, connection.request, error)
             if connection.fd < 0:
-                return
+                return False
             done = self._pushed_error(connection, reply)
         if not done:
-            self._epoll.modify(connection.fd, _OUT)
-            return
+            self._park(connection, reply)
+            return False
         reply.close()
         kept = connection.keeps and connection.is_read()
         connection.reset()
         if not kept:
             self._linger(connection)
-        elif again:
-            self._advance(connection)
+        return kept
+
+    def _park(self, connection: Connection, reply: Reply) -> None:
+        if connection.asked and not reply.is_blocked:
+            self._ask(connection, connection.asked)
+        else:
+            self._arm(connection, _OUT)
 
     def _pushed_error(self, connection: Connection, reply: Reply) -> bool:
         try:
@@ -662,12 +777,12 @@ class HttpServer:
                 if not connection.sock.recv(_BLOCK):
                     break
             except BlockingIOError:
-                self._epoll.modify(connection.fd, _IN)
+                self._arm(connection, _IN)
                 return
             except OSError:
                 break
         else:
-            self._epoll.modify(connection.fd, _IN)
+            self._arm(connection, _IN)
             return
         self._close(connection)
 
@@ -676,9 +791,14 @@ class HttpServer:
             self._leave(connection)
             connection.fd = -1
             connection.sock.close()
+            if connection.reply:
+                connection.reply.close()
 
     def _leave(self, connection: Connection) -> None:
         self._untime(connection)
+        self._armed.pop(connection.fd, None)
+        if connection.asked and self._asked.get(fd := connection.asked.fileno()) is connection:
+            del self._asked[fd]
         self._idle.pop(connection.fd, None)
         self._connections.pop(connection.fd, None)
 
@@ -707,15 +827,18 @@ def error_response(status: int, reason: str, message: str) -> bytes:
     return head.encode() + body
 
 
-@functools.lru_cache(512)
-def _remembered(head: bytes) -> Request:
-    """Clients send the same heads over and over; what is remembered is never changed."""
-    return Request(head)
+#: Clients send the same heads over and over; what is remembered is never changed.
+_known: dict[bytes, Request] = {}
 
 
-def _is_memorable(head: bytes) -> bool:
-    """Whether it is short, and holds no secret."""
-    return len(head) <= _LONGEST_REMEMBERED and not _CREDENTIALS.search(head)
+def _read(head: bytes) -> Request:
+    """The request; remembered if its head is short, and holds no secret."""
+    request = Request(head)
+    if len(head) <= _LONGEST_REMEMBERED and not _CREDENTIALS.search(head):
+        if len(_known) >= _REMEMBERED_AT_MOST:
+            _known.clear()
+        _known[head] = request
+    return request
 
 
 def _cgi(headers: Headers) -> dict[str, str]:

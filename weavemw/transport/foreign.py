@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from weavemw import context
@@ -46,7 +47,7 @@ def serves_others(environ: WSGIEnvironment) -> bool:
 class ForeignConnection:
     """A connection of which only the descriptor is known: a :class:`~weavemw.transport.hijack.ClientConnection`."""
 
-    can_send = False
+    can_send = can_wait = False
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
@@ -55,9 +56,20 @@ class ForeignConnection:
         """The descriptor."""
         return int(self._sock.fileno())
 
-    def send(self, response: bytes) -> None:
-        """Not possible: see ``can_send``."""
+    def answer(self, pieces: Iterator[bytes]) -> None:
+        """Not possible, and neither are the next two: see ``can_send`` and ``can_wait``."""
         raise NotImplementedError
+
+    def ask(self, sock: socket.socket | None) -> None:
+        """See :meth:`answer`."""
+        raise NotImplementedError
+
+    def framed(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """See :meth:`answer`."""
+        raise NotImplementedError
+
+    def about_to_wait(self) -> None:
+        """These servers give each request a thread anyway."""
 
     def take(self) -> tuple[socket.socket, bytes]:
         """The connection, and what the server had read of it beyond the request's head."""

@@ -10,8 +10,9 @@ contract, in the manner of ``wsgi.file_wrapper``:
 * If a stream comes back to :class:`Handover` as that very object, its
   connections go to the relay, which joins them in the kernel. If a middleware
   wrapped it, the server iterates it: as correct, merely slower.
-* A short answer that comes back as the very object that was made is sent as
-  the daemon sent it, at once and in one piece, where the server can do that.
+* An exchange that comes back as the very object that was made has been sent to
+  the daemon, and no more. The server waits for its answer without a thread,
+  where it can do that, and sends it as it came.
 * A middleware that replaces ``start_response`` wants to see the response: then
   nothing is handed over, except upgrades, which no server could carry.
 
@@ -26,10 +27,11 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from weavemw import context
+from weavemw.dockerapi import routes
 from weavemw.ops.tally import REQUESTS, Tally
 from weavemw.transport import foreign
 
@@ -39,7 +41,10 @@ if TYPE_CHECKING:
     from weavemw.transport.http1 import ResponseHead
     from weavemw.transport.relay import Relay, Stream
 
-__all__ = ["ClientConnection", "Handover", "Offer", "Untouched", "nothing"]
+__all__ = ["ClientConnection", "Handover", "Offer", "Reviser", "Untouched", "nothing"]
+
+#: What the whole body of a 200 with JSON goes through, if somebody wants that: it takes it and gives what may go on.
+Reviser = Callable[[bytes], bytes]
 
 
 class ClientConnection(Protocol):
@@ -53,10 +58,26 @@ class ClientConnection(Protocol):
 
     @property
     def can_send(self) -> bool:
-        """Whether :meth:`send` can be used: the connection is kept, and there is nothing to say of it."""
+        """Whether :meth:`answer` may be given a head: the connection is kept, and there is nothing to say of it."""
 
-    def send(self, response: bytes) -> None:
-        """Answer with a whole response, head and body; nothing else is then sent for this request."""
+    @property
+    def can_wait(self) -> bool:
+        """Whether :meth:`ask` can be used: all of the request is there, and the server can wait without a thread."""
+
+    def answer(self, pieces: Iterator[bytes]) -> None:
+        """Answer with these pieces, the head among them; nothing else is then sent for this request.
+
+        An empty one says that there is nothing yet: the next is asked for once what :meth:`ask` was given can be read.
+        """
+
+    def ask(self, sock: socket.socket | None) -> None:
+        """Whose answer this one waits for, ``None`` if for nobody's. If the client leaves, the response is closed."""
+
+    def framed(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """A response that was started by ``start_response``, as :meth:`answer` may be given it."""
+
+    def about_to_wait(self) -> None:
+        """This thread is going to wait for something: the server is not to count on it."""
 
 
 class Untouched(Protocol):
@@ -73,21 +94,18 @@ class Untouched(Protocol):
 class Offer:
     """The client's connection, for whoever can use it better; ``tally`` counts what is answered by it."""
 
-    __slots__ = ("_connection", "_environ", "_tally", "client_fd", "content_length", "input", "may_block", "relay",
-                 "start_response", "taken")
+    __slots__ = ("_connection", "client_fd", "content_length", "input", "may_block", "relay", "start_response")
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse, connection: ClientConnection,
                  relay: Relay, tally: Tally) -> None:
-        self.start_response = self._counting(start_response)
+        call = routes.call_of(environ)
+        self.start_response = _Counting(start_response, tally, call.name if call else "other")
         self.relay = relay
         self.input = environ["wsgi.input"]
         self.content_length = environ.get("CONTENT_LENGTH")
         self.client_fd = connection.fileno()
         self.may_block = bool(environ["wsgi.multithread"])
-        self.taken = False
         self._connection = connection
-        self._environ = environ
-        self._tally = tally
 
     def is_untouched_by(self, start_response: StartResponse) -> bool:
         """Whether no middleware wants to see the response."""
@@ -108,7 +126,7 @@ class Offer:
 
     def take(self) -> tuple[socket.socket, bytes]:
         """The client's connection, and the bytes that the server has read of it beyond the request's head."""
-        self.taken = True
+        self.start_response.counts = False  # the relay sees the real status
         return self._connection.take()
 
     def hand_over(self, stream: Stream) -> None:
@@ -117,25 +135,55 @@ class Offer:
 
     @property
     def may_answer(self) -> bool:
-        """Whether :meth:`answer` can be used."""
+        """Whether :meth:`answer` may be given the daemon's own head."""
         return self._connection.can_send
 
-    def answer(self, head: ResponseHead, body: bytes) -> None:
-        """Send a whole response as it came."""
-        self._count(str(head.status))
-        self._connection.send(b"%b\r\n\r\n%b" % (head.raw, body))
+    @property
+    def may_wait(self) -> bool:
+        """Whether the server waits for the daemon's answer, without a thread."""
+        return self._connection.can_wait
 
-    def _counting(self, start_response: StartResponse) -> StartResponse:
-        def respond(status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Any:
-            if not self.taken:  # else the relay sees the real status
-                self._count(status[:3])
-            return start_response(status, headers, exc_info)
+    def answer(self, pieces: Iterator[bytes]) -> None:
+        """Send the bytes of a response, where the server waits for them or has them: see :class:`ClientConnection`."""
+        self._connection.answer(pieces)
 
-        return respond
+    def ask(self, sock: socket.socket) -> None:
+        """Have the server wait for what can be read of the daemon's socket."""
+        self._connection.ask(sock)
 
-    def _count(self, code: str) -> None:
-        call = self._environ.get(context.CALL)
-        self._tally.add(REQUESTS, (call.name if call else "other", code))
+    def framed(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """The bytes of a response that was started by ``start_response``: for what can't be sent as it came."""
+        return self._connection.framed(pieces)
+
+    def about_to_wait(self) -> None:
+        """Say that this thread is going to wait for something else than the daemon's answer."""
+        self._connection.about_to_wait()
+
+    def as_it_came(self, head: ResponseHead, body: bytes) -> bytes:
+        """The first bytes of a response that is sent as it came."""
+        self.start_response.count(str(head.status))
+        return b"%b\r\n\r\n%b" % (head.raw, body)
+
+
+class _Counting:
+    """A server's ``start_response``, which counts what is answered. It knows no offer: who made both frees both."""
+
+    __slots__ = ("_call", "_start_response", "_tally", "counts")
+
+    def __init__(self, start_response: StartResponse, tally: Tally, call: str) -> None:
+        self.counts = True
+        self._start_response = start_response
+        self._tally = tally
+        self._call = call
+
+    def __call__(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Any:
+        if self.counts:
+            self.count(status[:3])
+        return self._start_response(status, headers, exc_info)
+
+    def count(self, code: str) -> None:
+        """Count an answer."""
+        self._tally.add(REQUESTS, (self._call, code))
 
 
 class Handover:

@@ -70,18 +70,24 @@ class HeadReader:
     ``read`` is all that it was fed with.
     """
 
+    __slots__ = ("_begin", "_searched", "read")
+
     def __init__(self) -> None:
-        self.read = bytearray()
+        self.read: bytes | bytearray = b""
         self._begin = 0
         self._searched = 0
 
     def feed(self, data: bytes) -> ResponseHead | None:
         """The final head (101 is one), once it is there; raises :class:`ProtocolError`."""
-        self.read += data
+        if self.read:
+            self.read = bytearray(self.read) if isinstance(self.read, bytes) else self.read
+            self.read += data
+        else:
+            self.read = data  # as a rule it is all, and need not be copied
         if not self.read.startswith(b"HTTP/1."[: len(self.read)]):
             raise ProtocolError(f"not a status line: {_excerpt(self.read)}")
         while (end := self.read.find(b"\r\n\r\n", self._searched, LONGEST_HEAD)) >= 0:
-            head = ResponseHead.parse(bytes(self.read[self._begin : end]))
+            head = _parsed(bytes(self.read[self._begin : end]))
             self._begin = self._searched = end + 4
             if head.status >= 200 or head.status == 101:
                 return head
@@ -144,6 +150,15 @@ class ResponseHead:
     def keeps_alive(self) -> bool:
         """Whether the connection can carry another request after this response."""
         return self.version == "1.1" and not self.has_token("connection", "close")
+
+
+def _parsed(head: bytes) -> ResponseHead:
+    """A daemon sends the same heads over and over, within a second: short ones are remembered, and never changed."""
+    return _remembered_head(head) if len(head) < _LONGEST_REMEMBERED_HEAD else ResponseHead.parse(head)
+
+
+_LONGEST_REMEMBERED_HEAD = 1024
+_remembered_head = functools.lru_cache(64)(ResponseHead.parse)
 
 
 def _joined(keys: Iterable[str], headers: Headers) -> dict[str, str]:

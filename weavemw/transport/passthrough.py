@@ -3,8 +3,9 @@
 Three ways, chosen by the call (:mod:`weavemw.dockerapi.routes`) and by what the
 middlewares around us want to see:
 
-* An **exchange** answers at once: over kept-alive connections on both sides,
-  iterated by the WSGI server.
+* An **exchange** answers at once: over kept-alive connections on both sides. Where
+  nothing around us wants to see the answer, our server waits for it without a
+  thread; else it is iterated by the WSGI server.
 * A **tunnel** may take long, stream, or stop being HTTP. The daemon is asked to
   close the connection after this one response, and both connections go to the
   relay (:mod:`weavemw.transport.hijack`), so that it costs no thread. The daemon's bytes
@@ -23,29 +24,39 @@ from __future__ import annotations
 import errno
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from weavemw import context
 from weavemw.dockerapi import payload, routes
+from weavemw.dockerapi.routes import described
 from weavemw.errors import BadRequest, DockerUnreachable, Unsupported
 from weavemw.ops import logs
 from weavemw.transport import foreign
 from weavemw.transport.hijack import nothing
-from weavemw.transport.http1 import HOP_BY_HOP, Headers, ProtocolError, ResponseHead, error_body, request_head
+from weavemw.transport.http1 import (
+    HOP_BY_HOP,
+    Headers,
+    ProtocolError,
+    ResponseHead,
+    decoder_for,
+    error_body,
+    request_head,
+)
 from weavemw.transport.relay import Stream
-from weavemw.transport.upstream import ClientGone, Connection, Upstream
+from weavemw.transport.upstream import ClientGone, Upstream
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-    from weavemw.transport.hijack import Offer
+    from weavemw.transport.hijack import Offer, Reviser
     from weavemw.transport.relay import Filter
 
 __all__ = ["NoAnswerError", "Passthrough"]
 
 _log = logs.summed(__name__)
+_T = TypeVar("_T")
 
 _BLOCK = 65536
 #: Methods that may be sent again on another connection (RFC 9110 section 9.2.2),
@@ -88,30 +99,24 @@ class Passthrough:
         if not offer:
             raise Unsupported("the proxy's WSGI server does not give its connections away, so that nothing can attach: "
                               "serve it with gunicorn")
-        exchange = Exchange(environ, start_response, self.upstream.connect(), offer=offer)
-        exchange.begin(head_of(environ, close=False))
+        exchange = Exchange(environ, start_response, self.upstream, offer=offer, is_last=True)
+        exchange.send(head_of(environ, close=False))
+        exchange.begin()
         if exchange.is_hijacked:
             return exchange.join()
         return exchange if offer.is_untouched_by(start_response) else exchange.without_offer()
 
     def _exchange(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        pooled = self.upstream.idle() if is_repeatable(environ) else None
-        if pooled:
-            try:
-                return self._begun(environ, start_response, pooled)
-            except NoAnswerError:
-                pass  # it went stale after we looked: nothing has been done with the request
-        return self._begun(environ, start_response, self.upstream.connect())
-
-    def _begun(self, environ: WSGIEnvironment, start_response: StartResponse, connection: Connection) -> Exchange:
         offer: Offer | None = environ.get(context.HANDOVER)
-        exchange = Exchange(environ, start_response, connection, self.upstream,
-                            offer if offer and offer.is_untouched_by(start_response) else None)
-        exchange.begin(head_of(environ, close=False))
+        untouched = offer if offer and offer.is_untouched_by(start_response) else None
+        exchange = Exchange(environ, start_response, self.upstream, offer=untouched)
+        exchange.send(head_of(environ, close=False))
+        if not (untouched and untouched.may_wait and context.FILTER not in environ):
+            exchange.begin()
         return exchange
 
     def _tunnel(self, environ: WSGIEnvironment, start_response: StartResponse, offer: Offer) -> Tunnel:
-        tunnel = Tunnel(environ, start_response, self.upstream.connect(), offer=offer)
+        tunnel = Tunnel(environ, start_response, self.upstream, offer=offer, is_last=True)
         tunnel.send(head_of(environ, close=True))
         return tunnel
 
@@ -123,80 +128,76 @@ class NoAnswerError(DockerUnreachable):
 class Exchange:
     """One request at the daemon and its response, as a WSGI iterable.
 
-    :meth:`begin` sends the request and waits for the response's head; iterating
-    without it sends what is left of the request, and waits first. With an
-    ``offer``, it can be handed over instead (:class:`weavemw.transport.hijack.Untouched`).
+    :meth:`send` sends the request, :meth:`begin` waits for the response's head;
+    iterating without it sends what is left of the request, and waits first. With an
+    ``offer``, it can be handed over instead (:class:`weavemw.transport.hijack.Untouched`)::
+
+                      ┌─ begin ── waits in this thread ──► begun ── iterated by the server, or whole: as it came
+        new ─ send ─► sent
+                      └─ hand_over ── the server waits ──► begun ── as it came, piece by piece, or framed anew
+                                        │ the client leaves: close ends it at the daemon
+                                        └ no answer: on a new connection if this one was kept, else 502
+
+    The connection is kept afterwards, unless this ``is_last`` on it. Requests that
+    may be repeated go over kept ones, which may turn out to be stale.
     """
 
-    def __init__(self, environ: WSGIEnvironment, start_response: StartResponse, connection: Connection,
-                 pool: Upstream | None = None, offer: Offer | None = None) -> None:
+    def __init__(self, environ: WSGIEnvironment, start_response: StartResponse, upstream: Upstream, *,
+                 offer: Offer | None, is_last: bool = False) -> None:
         self.offer = offer
         self._environ = environ
         self._start_response = start_response
-        self._connection = connection
-        self._pool = pool
+        self._upstream = upstream
+        kept = upstream.idle() if not is_last and is_repeatable(environ) else None
+        self._is_stale = kept is not None  # perhaps
+        self._is_last = is_last
+        self._is_revised = False
+        self._connection = kept or upstream.connect()
+        self._sent = b""
         self._head: ResponseHead | None = None
         self._request: Iterator[bytes] | None = body_pieces(environ) if has_body(environ) else None
         self._unsent = b""
         self._raw = self._at_hand = b""
-        self._keeps_alive = False
         self._ended = False
 
     def __iter__(self) -> Iterator[bytes]:
         try:
             if self._head is None:
                 self.begin()
-        except NoAnswerError as error:  # ErrorResponder has returned by now
-            body = error_body(error.message)
-            self._start_response("502 Bad Gateway", [("Content-Type", "application/json"),
-                                                     ("Content-Length", str(len(body)))])
-            yield body
+        except DockerUnreachable as error:  # ErrorResponder has returned by now
+            yield self._refuse(self._start_response, error)
             return
         if self.offer:
             self._respond()
         to_pass: Filter | None = self._environ.get(context.FILTER)
-        yield from map(to_pass, itertools.chain(self._pieces(), [b""])) if to_pass else self._pieces()
-
-    def _pieces(self) -> Iterator[bytes]:
-        if self._at_hand or not self._decoder.done:
-            # An empty piece makes the server send the head before there is a body, if that has not been sent yet.
-            yield self._at_hand
-        while (piece := self._next()) is not None:
-            yield piece
+        pieces = self._waiting(self._pieces())
+        yield from map(to_pass, itertools.chain(pieces, [b""])) if to_pass else pieces
 
     def send(self, head: bytes) -> None:
         """Send the request's head."""
-        with self._closing_on_error():
-            self._connection.send(head)
+        self._sent = head
+        try:
+            self._reach(lambda: self._connection.send(head))
+        except NoAnswerError:
+            if not self._sent_anew():
+                raise
 
-    def begin(self, head_to_send: bytes = b"") -> None:
-        """Send the request, read the response's head, and start the response unless it may be handed over."""
-        with self._closing_on_error():
-            if head_to_send:
-                self._connection.send(head_to_send)
-            while self._send_more():
-                pass
-            head = self._head = self._connection.read_head(self._wait)
-            if head.status == 101 and not upgrade_of(self._environ):
-                raise ProtocolError("it switched protocols unasked")
-            self._decoder, self._body = self._connection.body(self._environ["REQUEST_METHOD"], head)
-            if not self.is_hijacked:
-                self._raw, self._at_hand = self._connection.decode_read(self._decoder)
-        self._keeps_alive = head.keeps_alive and (self._request is None or head.status < 400)
-        if head.status >= 400:
-            self._request = None  # refused: the rest of the request is of no use
+    def begin(self) -> None:
+        """Wait for the response's head, and start the response unless it may be handed over."""
+        for _ in self._until_begun():
+            self._reach(self._wait)
         if not self.offer:
             self._respond_at_once()
 
     def hand_over(self) -> Iterable[bytes]:
-        """Send a response that is all there as it came; any other is left to the server."""
+        """Have the server wait for the response; one that is here already and whole goes out as it came."""
         assert self.offer  # who hands over has found it here
-        assert self._head  # begin() read it
-        if not self._decoder.done or self._request or not self.offer.may_answer or not is_plain(self._head):
-            return self
-        self.close()
-        self.offer.answer(self._head, self._raw)
-        return ()
+        if self._head is None:
+            self.offer.ask(self._connection.sock)
+            self.offer.answer(self._later())
+        elif self._decoder.done and not self._request and self._is_to_be_sent_as_it_came():
+            self.offer.answer(iter((self.offer.as_it_came(self._head, self._raw),)))
+        return self
 
     @property
     def is_hijacked(self) -> bool:
@@ -227,32 +228,160 @@ class Exchange:
         if self._ended:
             return
         self._ended = True
-        if self._pool and self._keeps_alive and self._decoder.done and not self._request:
-            self._pool.keep(self._connection)
+        if self._head and self._head.keeps_alive and self._decoder.done and not self._request and not self._is_last:
+            self._upstream.keep(self._connection)
         else:
             self._connection.close()
 
-    def _next(self) -> bytes | None:
-        """The next piece of body; sends what is left of the request while the daemon says nothing."""
+    # -- the head of the response
+
+    def _until_begun(self) -> Iterator[bytes]:
+        """Yields wherever the head, or a body that is to be revised, has to be waited for."""
+        self._reach(self._send_rest)
+        yield b""
+        while not self._has_begun():
+            yield b""
+        revise: Reviser | None = self._environ.pop(context.REVISER, None)
+        if revise and is_plain_json(self._head):
+            yield from self._until_revised(revise)
+
+    def _until_revised(self, revise: Reviser) -> Iterator[bytes]:
+        pieces = [(self._raw, self._at_hand)]
+        while not self._decoder.done:
+            pieces.append(self._reach(self._read_more))
+            if not pieces[-1][0]:
+                yield b""
+        self._raw, body = (b"".join(parts) for parts in zip(*pieces, strict=True))
+        self._at_hand = revise(body)
+        self._is_revised = self._at_hand != body
+
+    def _has_begun(self) -> bool:
+        """Whether the response's head is there now."""
         try:
-            while self._send_more():
-                pass
-            return next(self._body, None)
+            return self._reach(self._read_head)
+        except NoAnswerError:
+            if not self._sent_anew():
+                raise
+            return False
+
+    def _read_head(self) -> bool:
+        head = self._connection.head_at_hand()
+        if head is None:
+            return False
+        if head.status == 101 and not upgrade_of(self._environ):
+            raise ProtocolError("it switched protocols unasked")
+        self._decoder = decoder_for(self._environ["REQUEST_METHOD"], head)
+        self._head = head
+        if head.status >= 400 and self._request is not None:
+            self._request, self._is_last = None, True  # refused: the rest of the request is of no use
+        if not self.is_hijacked and not self._decoder.done and not self._connection.is_drained:
+            self._raw, self._at_hand = self._connection.read_body(self._decoder)
+        return True
+
+    def _sent_anew(self) -> bool:
+        """Whether the request is under way on another connection, because the one it was sent on was a stale one."""
+        if not self._is_stale:
+            return False
+        self._is_stale = self._ended = False
+        self._connection = self._upstream.connect()
+        self._reach(lambda: self._connection.send(self._sent))
+        return True
+
+    def _reach(self, step: Callable[[], _T]) -> _T:
+        """Do something with the daemon's connection, which is closed if that fails."""
+        try:
+            return step()
+        except BaseException as error:
+            self._connection.close()
+            self._ended = True
+            if isinstance(error, ClientGone) or not isinstance(error, ConnectionError | ProtocolError):
+                raise
+            raise NoAnswerError(f"the Docker daemon gave no proper answer: {error}") from error
+
+    # -- the response, as whoever sends it is given it; an empty piece where the next has to be waited for
+
+    def _later(self) -> Iterator[bytes]:
+        """All of it, where the server waits."""
+        assert self.offer  # it was handed over
+        try:
+            for _ in self._until_begun():
+                self.offer.ask(self._connection.sock)
+                yield b""
+        except DockerUnreachable as error:
+            _log.warning("%s: %d %s", described(self._environ), error.status, error.message)
+            yield from self.offer.framed([self._refuse(self.offer.start_response, error)])
+            return
+        assert self._head  # it has begun
+        if self._is_to_be_sent_as_it_came():
+            yield self.offer.as_it_came(self._head, self._raw)
+            while not self._decoder.done:
+                yield self._more()[0]
+        else:
+            self._respond()
+            yield from self.offer.framed(self._pieces())
+
+    def _pieces(self) -> Iterator[bytes]:
+        """What the body says."""
+        if self._at_hand or not self._decoder.done:
+            # An empty piece makes the server send the head before there is a body, if that has not been sent yet.
+            yield self._at_hand
+        while not self._decoder.done:
+            piece = self._more()[1]
+            if piece or not self._decoder.done:
+                yield piece
+
+    def _waiting(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """The same, waiting in this thread."""
+        for piece in pieces:
+            yield piece
+            if not piece:
+                self._wait()
+
+    def _more(self) -> tuple[bytes, bytes]:
+        """More of the body, as it came, and what it says; sends what is left of the request meanwhile."""
+        try:
+            return self._read_more()
         except (ConnectionError, ProtocolError, BadRequest) as error:
             # The head is on its way: all that can be done is not to end the response as if it were whole.
             _log.warning("a response broke off: %s", error)
-            self.close()
+            self._connection.close()
+            self._ended = True
             raise ConnectionResetError(errno.ECONNRESET, "the response broke off") from error
 
+    def _read_more(self) -> tuple[bytes, bytes]:
+        self._send_rest()
+        return self._connection.read_body(self._decoder)
+
+    def _is_to_be_sent_as_it_came(self) -> bool:
+        assert self._head  # it has begun
+        return bool(self.offer and self.offer.may_answer) and is_plain(self._head) and not self._is_revised
+
     def _respond(self) -> Any:
-        assert self._head is not None  # begin() read it
-        return self._start_response(self._head.status_line, end_to_end(self._head))
+        assert self._head  # it has begun
+        headers = end_to_end(self._head)
+        if self._is_revised:
+            headers = [pair for pair in headers if pair[0].lower() != "content-length"]
+            headers.append(("Content-Length", str(len(self._at_hand))))
+        return self._start_response(self._head.status_line, headers)
 
     def _respond_at_once(self) -> None:
         """Start the response, before it is iterated; the client is to see its head before there is a body."""
         write = self._respond()
         if write and not self._at_hand and not self._decoder.done:
             write(b"")  # some servers pass over empty pieces
+
+    def _refuse(self, start_response: StartResponse, error: DockerUnreachable) -> bytes:
+        """Answer that there is no answer."""
+        body = b"" if self._environ["REQUEST_METHOD"] == "HEAD" else error_body(error.message)
+        start_response(f"{error.status} {HTTPStatus(error.status).phrase}",
+                       [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+        return body
+
+    # -- the rest of the request
+
+    def _send_rest(self) -> None:
+        while self._send_more():
+            pass
 
     def _send_more(self) -> bool:
         """Send a piece of the request's body; False once it is sent, or the daemon has something to say."""
@@ -268,18 +397,10 @@ class Exchange:
             self._request = None  # the daemon has heard enough: its answer says why
         return self._request is not None
 
-    @contextmanager
-    def _closing_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            self.close()
-            if isinstance(error, ClientGone) or not isinstance(error, ConnectionError | ProtocolError):
-                raise
-            raise NoAnswerError(f"the Docker daemon gave no proper answer: {error}") from error
-
     def _wait(self) -> None:
         offer: Offer | None = self._environ.get(context.HANDOVER)
+        if offer:
+            offer.about_to_wait()
         self._connection.wait(offer.client_fd if offer else None)
 
 
@@ -290,8 +411,7 @@ class Tunnel(Exchange):
         """Give both connections to the relay, with whatever is left of the request's body."""
         assert self.offer  # it was made with one
         if not self.offer.has_body_of(self._environ):
-            while self._send_more():
-                pass
+            self._send_rest()
         self._ended = True
         client, read_ahead = self.offer.take()
         self.offer.hand_over(Stream(client, self._connection.sock, to_upstream=read_ahead,
@@ -359,9 +479,9 @@ def forwarded_headers(environ: WSGIEnvironment) -> Headers:
     """The end-to-end headers; those that the server kept one by one stay so, unless a middleware changed them."""
     found: Headers = [("Content-Type", environ["CONTENT_TYPE"])] if environ.get("CONTENT_TYPE") else []
     one_by_one = _grouped(environ.get(context.HEADERS, ()))
-    for key, joined in environ.items():
+    for key in [key for key in environ if key.startswith("HTTP_")]:
         if name := _header_name(key):
-            values = one_by_one.get(name, ())
+            values, joined = one_by_one.get(name, ()), environ[key]
             found += [(name, value) for value in values] if ",".join(values) == joined else [(name, joined)]
     return found
 
@@ -375,8 +495,8 @@ def _grouped(headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 @functools.lru_cache(1024)
 def _header_name(key: str) -> str:
-    """The header that a key of ``environ`` stands for; empty for what is not forwarded."""
-    name = _title(key[5:].replace("_", "-")) if key.startswith("HTTP_") else ""
+    """The header that such a key of ``environ`` stands for; empty for what is not forwarded."""
+    name = _title(key[5:].replace("_", "-"))
     return "" if name.lower() in _OURS else name
 
 
@@ -417,6 +537,12 @@ def _read(environ: WSGIEnvironment, size: int) -> bytes:
 def is_plain(head: ResponseHead) -> bool:
     """Whether a response's head can go to a client as it is."""
     return head.version == "1.1" and "connection" not in head and "," not in head.get("content-length")
+
+
+def is_plain_json(head: ResponseHead | None) -> bool:
+    """Whether a response is a 200 with JSON that is not packed."""
+    return head is not None and head.status == HTTPStatus.OK and "content-encoding" not in head and \
+        head.get("content-type").partition(";")[0].strip().lower() == "application/json"
 
 
 def end_to_end(head: ResponseHead) -> Headers:

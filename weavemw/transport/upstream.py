@@ -8,15 +8,16 @@ import select
 import socket
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from weavemw.errors import DockerUnreachable
-from weavemw.transport.http1 import BodyDecoder, HeadReader, ProtocolError, ResponseHead, decoder_for
+from weavemw.transport.http1 import BodyDecoder, HeadReader, ProtocolError, ResponseHead
 
 __all__ = ["ClientGone", "Connection", "Upstream"]
 
 _BLOCK = 65536
 _IDLE_AT_MOST = 64
+_NO_ANSWER = "it closed the connection without an answer"
 
 
 class ClientGone(ConnectionResetError):
@@ -96,9 +97,12 @@ def _close_all(connections: list[Connection]) -> None:
 class Connection:
     """One connection to the daemon, in the hands of one thread."""
 
+    __slots__ = ("_buffer", "_poll", "_reader", "sock")
+
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._buffer = b""
+        self._reader: HeadReader | None = None
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
 
@@ -148,32 +152,48 @@ class Connection:
             raise ClientGone
 
     def read_head(self, wait: Callable[[], None]) -> ResponseHead:
-        """The next response head that is not an interim one (RFC 9110 section 15.2); 101 is final.
+        """The next response head that is not an interim one; before each reading from the socket it calls ``wait``.
 
-        Before it reads from the socket it calls ``wait``. Raises :class:`~weavemw.transport.http1.ProtocolError`.
+        Raises :class:`~weavemw.transport.http1.ProtocolError`.
         """
-        reader = HeadReader()
-        head = reader.feed(self._buffer)
-        while head is None:
-            wait()
-            data = self.sock.recv(_BLOCK)
-            if not data:
-                raise ProtocolError("it closed the connection without an answer")
-            head = reader.feed(data)
-        self._buffer = reader.rest
-        return head
+        while True:
+            if not self._buffer:
+                wait()
+                self._buffer = self.sock.recv(_BLOCK)
+            if not self._buffer:
+                raise ProtocolError(_NO_ANSWER)
+            if head := self._head_in(self.take_read()):
+                return head
 
-    def body(self, method: str, head: ResponseHead) -> tuple[BodyDecoder, Iterator[bytes]]:
-        """How the body is framed, and its pieces as they arrive."""
-        decoder = decoder_for(method, head)
-        return decoder, self._pieces(decoder)
+    def head_at_hand(self) -> ResponseHead | None:
+        """The next response head that is not an interim one (RFC 9110 section 15.2; 101 is final), if it is there.
 
-    def decode_read(self, decoder: BodyDecoder) -> tuple[bytes, bytes]:
-        """What was read of a body with its head: as it came, and what it says."""
-        raw = b"" if decoder.done else self.take_read()
-        body = decoder.feed(raw) if raw else b""
-        self._buffer += decoder.surplus
-        return raw, body
+        Raises :class:`~weavemw.transport.http1.ProtocolError`.
+        """
+        data = self.receive()
+        if data == b"":
+            raise ProtocolError(_NO_ANSWER)
+        return self._head_in(data) if data else None
+
+    def read_body(self, decoder: BodyDecoder) -> tuple[bytes, bytes]:
+        """What has come of a body: as it came, and what it says; nothing if it has to be waited for."""
+        data = self.receive()
+        if data is None:
+            return b"", b""
+        body = decoder.feed(data)
+        if decoder.surplus:
+            self._buffer = decoder.surplus
+            data = data[: -len(self._buffer)]
+        return data, body
+
+    def receive(self) -> bytes | None:
+        """What has come; ``None`` if that is nothing, empty at the end."""
+        if self._buffer:
+            return self.take_read()
+        try:
+            return self.sock.recv(_BLOCK, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
 
     def take_read(self) -> bytes:
         """What was read of the connection and is nobody's yet."""
@@ -184,8 +204,10 @@ class Connection:
         """Close it; closing twice is no error."""
         self.sock.close()
 
-    def _pieces(self, decoder: BodyDecoder) -> Iterator[bytes]:
-        while not decoder.done:
-            if piece := decoder.feed(self.take_read() or self.sock.recv(_BLOCK)):
-                yield piece
-        self._buffer += decoder.surplus
+    def _head_in(self, data: bytes) -> ResponseHead | None:
+        reader = self._reader or HeadReader()
+        head = reader.feed(data)
+        self._reader = None if head else reader
+        if head:
+            self._buffer = reader.rest
+        return head

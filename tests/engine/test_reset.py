@@ -54,7 +54,9 @@ def test_what_containers_need_stays_and_is_named(fresh_host: TestHost) -> None:
     weave.docker("run", "-d", "--name", "web", "busybox", "sleep", "3600")
     weave.docker("create", "--name", "db", "busybox", "true")
     (fresh_host.state_dir / "notes").touch()
-    left = weave.weave("reset").stdout.splitlines()
+    done = weave.weave("reset")
+    assert "at their next start these containers wait until weave is launched again: db web; " in done.stderr
+    left = done.stdout.splitlines()
     assert "containers need it to start, and wait for the network: db web" in left[0]
     assert left[1:] == [f"left: {fresh_host.state_dir}, since it holds files of others: notes"]
     assert fresh_host.docker("inspect", "-f", "{{.State.Running}}", "web").stdout == "true\n"
@@ -64,6 +66,27 @@ def test_what_containers_need_stays_and_is_named(fresh_host: TestHost) -> None:
     assert weave.docker("start", "-a", "db").returncode == 0
     weave.docker("restart", "-t", "0", "web")
     assert weave.ethwe("web")
+
+
+def test_released_containers_start_without_weave(fresh_host: TestHost) -> None:
+    """At once, and those that are restarted; attached again once weave is there again. In the end nothing is left."""
+    weave = Launched(fresh_host)
+    weave.docker("run", "-d", "--name", "web", "--restart=always", "busybox", "sleep", "3600")
+    weave.docker("create", "--name", "db", "busybox", "echo", "here")
+    done = weave.weave("uninstall")
+    assert "db web" in done.stdout
+    assert not done.stderr
+    assert fresh_host.docker("start", "-a", "db").stdout == "here\n"
+    fresh_host.docker("restart", "-t", "0", "web")
+    shown = fresh_host.docker("top", "web", "-o", "pid,args").stdout
+    assert "sleep 3600" in shown
+    assert "/dev/w" not in shown
+    weave.weave("launch", "-H", weave.via)
+    weave.docker("restart", "-t", "0", "web")
+    assert weave.ethwe("web")
+    weave.docker("rm", "-f", "web", "db")
+    assert weave.weave("uninstall").stdout == ""
+    assert not fresh_host.state_dir.exists()
 
 
 def test_without_docker_the_rest_is_removed_by_force(fresh_host: TestHost) -> None:

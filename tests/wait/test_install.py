@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from weavemw.errors import SettingsError
-from weavemw.wait import MACHINES, PROGRAMS, WAIT_PROGRAM, install, program
+from weavemw.wait import MACHINES, PROGRAMS, WAIT_PROGRAM, install, program, release
 
 # ELF's e_machine (System V ABI), at offset 18.
 ELF_MACHINES = {"x86_64": 62, "aarch64": 183, "arm": 40, "riscv64": 243}
@@ -149,3 +149,35 @@ def _with_umask(mask, call):
         return call()
     finally:
         os.umask(before)
+
+
+def test_released_containers_go_at_once_until_it_is_installed_again(tmp_path):
+    """Whichever version they mount; the file is another one, so that nothing that runs is touched."""
+    directory, former = install(tmp_path), tmp_path / "wait" / "0123456789ab"
+    former.mkdir()
+    (former / "w").write_bytes(b"an earlier version")
+    with (directory / "w").open("rb") as running:
+        release(tmp_path)
+        assert running.read() == program("w")
+    assert {(each / "w").read_bytes() for each in (directory, former)} == {program("go")}
+    assert stat.S_IMODE((directory / "w").stat().st_mode) == 0o555
+    assert [path.name for path in (tmp_path / "wait").iterdir() if path.name.startswith(".")] == []
+    install(tmp_path)
+    assert (directory / "w").read_bytes() == program("w")
+    release(tmp_path / "nothing there")
+
+
+@pytest.mark.parametrize(("words", "said", "status"), [
+    (["sh", "-c", 'echo "$A" "$@"; exit 7', "sh", "b c"], "1 b c", 7), (["/no/command"], "", 127),
+    (["nosuch"], "", 127), ([], "", 2),
+])
+def test_the_program_that_goes_at_once_is_as_the_one_that_waits(tmp_path, words, said, status):
+    """It looks commands up as that does, in the same words, and there is no interface ethwe here."""
+    ran = []
+    for name in ("go", "w") if status != 7 else ("go",):
+        (tmp_path / name).write_bytes(program(name))
+        (tmp_path / name).chmod(0o555)
+        ran.append(subprocess.run([tmp_path / name, *words], env={"A": "1", "PATH": "/usr/bin:/bin"}, text=True,
+                                  capture_output=True, check=False, timeout=30))
+    assert {(done.stdout.strip(), done.returncode) for done in ran} == {(said, status)}
+    assert len({done.stderr for done in ran}) == 1

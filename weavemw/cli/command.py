@@ -163,7 +163,7 @@ VERBS = {
     "peers": ("connect", "forget", "prime", "rmpeer"),
     "relaunch": ("relaunch",),
     "report": ("report",),
-    "reset": ("reset",),
+    "reset": ("reset", "uninstall"),
     "shell": ("config", "env"),
     "status": ("healthcheck", "metrics", "status", "version"),
 }
@@ -177,7 +177,7 @@ GROUPS = {
     "Looking": ("status", "ps", "dns-lookup", "report", "healthcheck", "metrics", "version"),
     "Containers by hand": ("run", "start", "attach", "detach", "dns-add", "dns-remove", "dns-args"),
     "This host, and others": ("expose", "hide", "docker-bridge-ip", "connect", "forget", "rmpeer"),
-    "Removing": ("reset",),
+    "Removing": ("reset", "uninstall"),
 }
 
 

@@ -9,19 +9,21 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import tempfile
 from importlib import resources
 from pathlib import Path
 
 from weavemw.errors import SettingsError
 
-__all__ = ["MACHINES", "PROGRAMS", "WAIT_PROGRAM", "install", "program"]
+__all__ = ["MACHINES", "PROGRAMS", "WAIT_PROGRAM", "holds_program", "install", "program", "release"]
 
 #: The wait program's file name, in the package and in the directory that containers mount.
 WAIT_PROGRAM = "w"
 
-#: The programs and their sources: ``w`` waits in users' containers, ``enter`` starts weavemw in its own.
-PROGRAMS = {WAIT_PROGRAM: "wait.c", "enter": "enter.c"}
+#: The programs and their sources: ``w`` waits in users' containers, ``go`` does not, where weave is uninstalled, and
+#: ``enter`` starts weavemw in its own.
+PROGRAMS = {WAIT_PROGRAM: "wait.c", "go": "go.c", "enter": "enter.c"}
 
 #: The machines that there are programs for.
 MACHINES = ("x86_64", "aarch64", "arm", "riscv64")
@@ -33,7 +35,7 @@ _PROGRAM_MODE, _DIRECTORY_MODE = 0o555, 0o755
 
 
 def program(name: str, machine: str | None = None) -> bytes:
-    """The program ``w`` or ``enter`` for a machine (as ``uname -m`` names it; by default this one).
+    """The program ``w``, ``go`` or ``enter`` for a machine (as ``uname -m`` names it; by default this one).
 
     The kernel's machine decides, not the image's: a static program runs beside any that the kernel runs.
     Raises SettingsError for a machine that there is none for.
@@ -64,6 +66,24 @@ def install(state_dir: Path, machine: str | None = None) -> Path:
         raise SettingsError(f"can't install the wait program in {directory}: {error.strerror}",
                             hint="--state-dir names another directory") from error
     return directory
+
+
+def release(state_dir: Path, machine: str | None = None) -> None:
+    """Let containers that mount the wait program, of whichever version, start at once, from their next start on.
+
+    :func:`install` undoes it for those of this version. Raises SettingsError where ``state_dir`` can't be written.
+    """
+    parent = state_dir / "wait"
+    try:
+        for directory in filter(holds_program, parent.glob("*")):
+            _write(directory / WAIT_PROGRAM, program("go", machine), by_way_of=parent)
+    except OSError as error:
+        raise SettingsError(f"can't release containers by {parent}: {error.strerror}") from error
+
+
+def holds_program(path: Path) -> bool:
+    """Whether this is a directory that :func:`install` made."""
+    return path.is_dir() and re.fullmatch(r"[0-9a-f]{12}", path.name) is not None
 
 
 def _make_directory(directory: Path) -> None:

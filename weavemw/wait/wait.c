@@ -48,6 +48,7 @@ enum { SIGNAL_SET_BYTES = 8 };
 #define ENDING_SIGNALS ~(SIGNAL(SIGCHLD) | SIGNAL(SIGCONT) | SIGNAL(SIGURG) \
                          | SIGNAL(SIGTSTP) | SIGNAL(SIGTTIN) | SIGNAL(SIGTTOU))
 
+#ifndef GO
 /* Process 1 ignores signals that it has no handler for, but a blocked one stays pending and signalfd tells it:
  * so there is no handler to write, and none to reset. */
 static int take_signals(__u64 *before)
@@ -176,6 +177,8 @@ static void wait_for_interface(int links, int signals)
     }
 }
 
+#endif
+
 static const char *path_of(char **environment)
 {
     static const char name[] = "PATH=";
@@ -264,7 +267,9 @@ static const char *look_up(const char *command, char **environment, char found[P
 
 static int run(int argc, char **argv, char **environment)
 {
+#ifndef GO
     __u64 mask;
+#endif
     char number[12], found[PATH_MAX];
     int status;
     if (argc < 2) {
@@ -274,6 +279,7 @@ static int run(int argc, char **argv, char **environment)
     const char *command = look_up(argv[1], environment, found, &status);
     if (!command)
         return status;
+#ifndef GO
     int signals = take_signals(&mask);
     int links = subscribe();
     if (signals < 0 || links < 0) {
@@ -284,6 +290,7 @@ static int run(int argc, char **argv, char **environment)
     wait_for_interface(links, signals);
     leave_if_signalled(signals);  /* one that came with the interface: the command would never hear of it */
     sys(rt_sigprocmask, SIG_SETMASK, &mask, 0, SIGNAL_SET_BYTES);
+#endif
     say("exec ", command, ": ", reason(sys(execve, command, argv + 1, environment), number));
     return CANNOT_EXECUTE;
 }

@@ -76,7 +76,8 @@ def test_run_goes_to_the_engine_where_docker_host_is_the_proxy(weave: Launched) 
 
 def test_start_attaches_again_with_the_same_address(weave: Launched, web: str) -> None:
     """Also with others besides."""
-    first = weave.weave("attach", "web").stdout.strip()
+    weave.weave("attach", "web")
+    first = weave.ethwe("web")
     weave.host.docker("kill", "web")
     assert weave.weave("start", "web").stdout == "web\n"
     assert weave.ethwe("web") == first
@@ -86,23 +87,35 @@ def test_start_attaches_again_with_the_same_address(weave: Launched, web: str) -
 
 
 def test_attach_ps_and_detach(weave: Launched, web: str) -> None:
-    """Addresses are printed as they come and go; ps shows what is there, and the host's own line."""
+    """Addresses are printed as they come and go, bare; ps shows what is there, and the host's own line."""
     first = weave.weave("attach", "web").stdout.strip()
-    both = weave.weave("attach", "10.2.1.9/24", "web").stdout.split()
-    assert set(both) == {first, "10.2.1.9/24"}
+    assert weave.ethwe("web").partition("/")[0] == first
+    assert weave.weave("attach", "10.2.1.9/24", "web").stdout == "10.2.1.9\n"
     rows = {line.split()[0]: line.split()[2:] for line in weave.weave("ps").stdout.splitlines()}
-    assert set(rows[web[:12]]) == set(both)
+    assert set(rows[web[:12]]) == {f"{first}/12", "10.2.1.9/24"}
     assert rows["weave:expose"] == []
     assert weave.weave("ps", "web").stdout.split()[0] == web[:12]
-    assert weave.weave("detach", "10.2.1.9/24", "web").stdout == "10.2.1.9/24\n"
-    assert weave.ethwe("web") == first
+    assert weave.weave("detach", "10.2.1.9/24", "web").stdout == "10.2.1.9\n"
+    assert weave.ethwe("web") == f"{first}/12"
     assert weave.weave("detach", "web").stdout.strip() == first
     assert (weave.ethwe("web"), weave.held(), weave.veths()) == ("", {}, set())
 
 
+def test_detach_takes_what_is_there(weave: Launched, web: str) -> None:
+    """Nothing said means the default subnet; what is not there is no mistake, and what is kept is said."""
+    assert weave.weave("detach", "web").stdout == ""
+    weave.weave("attach", "10.2.1.9/24", "web")
+    nothing = weave.weave("detach", "web")
+    assert nothing.stdout == ""
+    assert nothing.stderr == "weave: nothing to detach; there is: `weave detach 10.2.1.9/24 web`\n"
+    assert weave.weave("detach", "10.2.1.8/24", "web").stdout == ""
+    assert weave.weave("detach", "10.2.1.9/24", "web").stdout == "10.2.1.9\n"
+
+
 def test_what_was_attached_by_hand_is_attached_again(weave: Launched, web: str) -> None:
     """When Docker starts it again, with the same address, until it is detached."""
-    first = weave.weave("attach", "web").stdout.strip()
+    weave.weave("attach", "web")
+    first = weave.ethwe("web")
     weave.host.docker("restart", "-t", "0", "web")
     assert eventually(lambda: weave.ethwe("web") == first)
 
@@ -120,7 +133,6 @@ def test_a_detached_container_stays_so(weave: Launched, web: str) -> None:
     (["ps", "nosuch"], "No such container: nosuch"),
     (["start", "nosuch"], "No such container: nosuch"),
     (["detach", "nosuch"], "No such container: nosuch"),
-    (["detach", "web"], "web is not attached"),
     (["attach", "weave"], "it has the host's network"),
     (["attach", "10.2.1.0/24", "web"], "the network's own address"),
 ])
@@ -145,30 +157,30 @@ def _nat(weave: Launched) -> str:
 def test_expose_and_hide(weave: Launched, web: str) -> None:
     """The host reaches a container and back; a name, the masquerade; hide leaves nothing."""
     before = _nat(weave)
-    container = weave.weave("attach", "web").stdout.partition("/")[0]
+    container = weave.weave("attach", "web").stdout.strip()
     exposed = weave.weave("expose", "-h", "here.weave.local").stdout.strip()
     assert weave.weave("expose").stdout.strip() == exposed
     assert weave.host.run("busybox", "ping", "-c1", "-w5", container, check=False).returncode == 0
-    assert weave.weave("dns-lookup", "here").stdout.strip() == exposed.partition("/")[0]
-    assert weave.weave("ps", "weave:expose").stdout.split()[2:] == [exposed]
+    assert weave.weave("dns-lookup", "here").stdout.strip() == exposed
+    assert weave.weave("ps", "weave:expose").stdout.split()[2:] == [f"{exposed}/12"]
     assert "10.32.0.0/12 ! -d 10.32.0.0/12 -j MASQUERADE" in _nat(weave)
     weave.weave("stop-router")
     weave.weave("launch-router")
-    assert weave.weave("ps", "weave:expose").stdout.split()[2:] == [exposed]
+    assert weave.weave("ps", "weave:expose").stdout.split()[2:] == [f"{exposed}/12"]
     assert weave.weave("hide").stdout.strip() == exposed
     assert weave.weave("ps", "weave:expose").stdout.split()[2:] == []
     assert _nat(weave) == before
     assert set(weave.held()) == {web}
-    assert weave.weave("hide").stderr == "this host is not exposed\n"
+    assert (weave.weave("hide").stdout, weave.weave("hide").stderr) == ("", "")
 
 
 def test_expose_by_hand(weave: Launched) -> None:
     """Several addresses, without a masquerade; one of them is hidden, then the rest."""
     shown = weave.weave("expose", "10.2.1.132/24", "net:10.33.0.0/24", "--without-masquerade").stdout.split()
-    assert shown[0] == "10.2.1.132/24"
+    assert shown[0] == "10.2.1.132"
     assert "10.2.1.0/24" not in _nat(weave)
-    assert weave.weave("hide", "10.2.1.132/24").stdout == "10.2.1.132/24\n"
-    assert "this host has not 10.2.1.132/24" in says(weave, "hide", "10.2.1.132/24")
+    assert weave.weave("hide", "10.2.1.132/24").stdout == "10.2.1.132\n"
+    assert weave.weave("hide", "10.2.1.132/24").stdout == ""
     assert weave.weave("hide").stdout.split() == shown[1:]
     assert not weave.held()
 

@@ -23,13 +23,13 @@ from weavemw.cli.router import call_router
 from weavemw.dockerapi.client import Docker
 from weavemw.dockerapi.container import Container
 from weavemw.errors import AddressTaken, BadRequest, DockerError, WeaveError
-from weavemw.network.addresses import Claim, Interface, Subnet, Wanted, parse_one
+from weavemw.network.addresses import Claim, Default, Interface, Subnet, Wanted, parse_one
 from weavemw.network.bridge import EXPOSE, look
 from weavemw.network.plan import Network, ProcessEnded
 from weavemw.ops.run_dir import RouterAddress
 from weavemw.settings import Settings
 
-__all__ = ["attach", "detach", "echo_addresses", "give", "ps", "run", "selected", "split", "start", "take"]
+__all__ = ["attach", "detach", "echo_addresses", "give", "ps", "run", "say_kept", "selected", "split", "start", "take"]
 
 #: What is an address, right or wrong, and neither a container nor an image ("net:1.0", "cafe:5000/web").
 _ADDRESS = re.compile(r"net:default|(net:|ip:)?([0-9]+(\.[0-9]+){3}|[0-9a-f]*:[0-9a-f]*:[0-9a-f:.]*)(/.*)?", re.I)
@@ -103,7 +103,9 @@ def start(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None:
 @click.argument("words", nargs=-1, metavar="[ADDR…] CONTAINER", shell_complete=completion.containers())
 @click.pass_obj
 def attach(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None:
-    """Attach a running container, or give it further addresses; prints those that it has.
+    """Attach a running container, or give it further addresses; prints those that were asked for, without prefix.
+
+    Without ADDR: those that it had or was promised, else one of the default subnet.
 
     \b
     weave attach web
@@ -111,16 +113,19 @@ def attach(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None
     """
     wanted, name = _one_container(words)
     require_root("attach changes a container's network")
-    echo_addresses(_attach(_settings(weave, options), name, wanted))
+    settings = _settings(weave, options)
+    held = _attach(settings, name, wanted)
+    echo_addresses(selected(held, wanted, settings.router_at) if wanted else held)
 
 
 @verb("detach")
 @click.argument("words", nargs=-1, metavar="[ADDR…] CONTAINER", shell_complete=completion.containers())
 @click.pass_obj
 def detach(weave: Invocation, words: tuple[str, ...]) -> None:
-    """Take a container, or some of its addresses, off the network; prints the addresses that are free again.
+    """Take addresses from a container, with the last of them the network; prints those that are free again.
 
-    A container made through the proxy is attached again when it is started again.
+    Without ADDR: its address of the default subnet. One that it has not is no mistake. A container made through
+    the proxy is attached again when it is started again.
 
     \b
     weave detach web
@@ -131,11 +136,11 @@ def detach(weave: Invocation, words: tuple[str, ...]) -> None:
     require_root("detach changes a container's network")
     container = assembly.docker(settings).inspect(name)
     held = assembly.router(settings).addresses(container.id)
-    if not held:
-        raise WeaveError(f"{name} is not attached")
-    gone = selected(held, wanted, settings.router_at, name)
-    take(assembly.attachment(settings), container, gone)
+    gone = selected(held, wanted or (Default(),), settings.router_at)
+    if gone:
+        take(assembly.attachment(settings), container, gone)
     echo_addresses(gone)
+    say_kept("detach", [each for each in held if each not in gone] if not gone else (), f" {name}")
 
 
 @verb("ps")
@@ -202,27 +207,29 @@ def take(attachment: Attachment, container: Container, gone: Sequence[Interface]
     return None
 
 
-def selected(held: Sequence[Interface], wanted: Sequence[Wanted], router: RouterAddress, who: str) -> list[Interface]:
-    """Those of the addresses held that are meant: all, if nothing is said. Raises for one that is not held."""
-    if not wanted:
-        return list(held)
-    return list(dict.fromkeys(found for one in wanted for found in _matching(held, one, router, who)))
+def selected(held: Sequence[Interface], wanted: Sequence[Wanted], router: RouterAddress) -> list[Interface]:
+    """Those of the addresses held that are meant."""
+    return list(dict.fromkeys(found for one in wanted for found in _matching(held, one, router)))
 
 
 def echo_addresses(addresses: Sequence[Interface]) -> None:
-    """Print addresses on one line."""
-    click.echo(" ".join(map(str, addresses)))
+    """Print addresses on one line, without prefix, so that a shell can take them; nothing if there are none."""
+    if addresses:
+        click.echo(" ".join(str(address.ip) for address in addresses))
 
 
-def _matching(held: Sequence[Interface], one: Wanted, router: RouterAddress, who: str) -> list[Interface]:
+def say_kept(verb: str, kept: Sequence[Interface], whose: str = "") -> None:
+    """Say on stderr, where nothing was taken away, what there is that could be."""
+    if kept:
+        click.echo(f"weave: nothing to {verb}; there is: " + " ".join(f"`weave {verb} {each}{whose}`" for each in kept),
+                   err=True)
+
+
+def _matching(held: Sequence[Interface], one: Wanted, router: RouterAddress) -> list[Interface]:
     if isinstance(one, Claim):
-        found = [each for each in held if each == one.interface]
-    else:
-        subnet = one.network if isinstance(one, Subnet) else _default_subnet(router)
-        found = [each for each in held if each.ip in subnet]
-    if not found:
-        raise BadRequest(f"{who} has not {str(one).removeprefix('ip:')}: it has {' '.join(map(str, held)) or 'none'}")
-    return found
+        return [each for each in held if each == one.interface]
+    subnet = one.network if isinstance(one, Subnet) else _default_subnet(router)
+    return [each for each in held if each.ip in subnet]
 
 
 def _default_subnet(router: RouterAddress) -> IPv4Network | IPv6Network:

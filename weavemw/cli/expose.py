@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from weavemw import assembly, wait
-from weavemw.cli.attach import echo_addresses, selected, split
+from weavemw.cli.attach import echo_addresses, say_kept, selected, split
 from weavemw.cli.command import Invocation, require_root, verb
 from weavemw.cli.management import ManagingClient
 from weavemw.cli.names import in_domain
@@ -32,7 +32,9 @@ __all__ = ["docker_bridge_ip", "expose", "hide", "setup"]
 @click.option("--force", is_flag=True, help="Also an address of a network to which this host has a route already.")
 @click.pass_obj
 def expose(weave: Invocation, words: tuple[str, ...], fqdn: str, without_masquerade: bool, force: bool) -> None:
-    """Give this host an address on the weave network; prints it. It stays until `weave hide`, or a reboot.
+    """Give this host an address on the weave network; prints it, without prefix.
+
+    It stays until `weave hide`, or a reboot.
 
     \b
     weave expose
@@ -60,7 +62,9 @@ def expose(weave: Invocation, words: tuple[str, ...], fqdn: str, without_masquer
 @click.argument("words", nargs=-1, metavar="[ADDR…]")
 @click.pass_obj
 def hide(weave: Invocation, words: tuple[str, ...]) -> None:
-    """Take this host's addresses, or some of them, off the weave network; prints them.
+    """Take this host's addresses off the weave network; prints those that are free again, without prefix.
+
+    Without ADDR: its address of the default subnet. One that it has not is no mistake.
 
     \b
     weave hide
@@ -69,9 +73,12 @@ def hide(weave: Invocation, words: tuple[str, ...]) -> None:
     require_root("hide changes the network of this host")
     settings = weave.settings()
     router = assembly.router(settings)
-    gone = selected(router.addresses(EXPOSE), _addresses(words), settings.router_at, "this host")
-    _take(settings, router, gone)
-    echo_addresses(gone) if gone else click.echo("this host is not exposed", err=True)
+    held = router.addresses(EXPOSE)
+    gone = selected(held, _addresses(words) or (Default(),), settings.router_at)
+    if gone:
+        _take(settings, router, gone)
+    echo_addresses(gone)
+    say_kept("hide", held if not gone else ())
 
 
 @verb("docker-bridge-ip")

@@ -2,13 +2,14 @@
 # make demo     set up, then two containers on the weave network, found by name; takes down what it started
 # make lint     ruff, mypy and import-linter
 # make bench    the measurements
+# make simulation   many hosts on one etcd, and all that can go wrong: 100 seeds of 1,000 hosts, for an hour or more
 # make recordings   type the sessions of docs/sessions.toml at a terminal, and draw the README's pictures anew (as root)
 # make setup    install what is missing: Debian packages (as root), and .venv
 # make clean    remove what these made in this directory
 
 BIN = .venv/bin
 
-.PHONY: help setup lint test demo bench recordings clean
+.PHONY: help setup lint test demo bench simulation recordings clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -31,6 +32,9 @@ demo: setup
 bench:
 	@scripts/setup tests
 	$(BIN)/python -m bench
+
+simulation: setup
+	$(BIN)/python tests/cluster/simulator.py
 
 recordings: setup
 	$(BIN)/python scripts/record.py

@@ -18,7 +18,10 @@ FILE, PAGE = ROOT / "conf" / "weavemw.toml", ROOT / "docs" / "reference" / "sett
 _WIDTH = 116
 
 #: What stands in the file for settings of the router that have no default, or one that differs by host.
-_EXAMPLES = {"ipalloc_default_subnet": "10.32.0.0/12", "ipalloc_range6": "fd00:10::/64", "nickname": "host1"}
+_EXAMPLES = {"ipalloc_default_subnet": "10.32.0.0/12", "ipalloc_range6": "fd00:10::/64", "nickname": "host1",
+             "store": "etcd://10.0.0.11:2379,10.0.0.12:2379", "store_ca": "/etc/weavemw/ca.pem",
+             "store_cert": "/etc/weavemw/host.pem", "store_key": "/etc/weavemw/host.key", "store_user": "weave",
+             "store_password_file": "/etc/weavemw/etcd-password"}
 
 _FILE_HEAD = """\
 # Settings of weavemw, as /etc/weavemw.toml or by `weave --config FILE` (or WEAVEMW_CONFIG).

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from etcdmembers import ETCD, Cluster, Member, free_ports
 
-from weavemw.cluster.etcd import Compacted, EtcdClient, HistoryLost, StoreRefused, StoreUnavailable, Unsure
+from weavemw.cluster.etcd import EtcdClient
 from weavemw.cluster.kv import Absent, Change, Delete, Holds, Present, Put, Txn, Unchanged, after_prefix
+from weavemw.cluster.lost import Compacted, HistoryLost, StoreRefused, StoreUnavailable, Unsure
 from weavemw.cluster.store_settings import StoreSettings
 
 pytestmark = pytest.mark.skipif(ETCD is None, reason="needs etcd (apt-get install etcd-server)")

@@ -56,13 +56,15 @@ def launch(weave: Invocation, /, print_config: bool, **options: Any) -> None:
     \b
     weave launch
     weave launch --ipalloc-range 10.2.0.0/16 -H unix:///var/run/weave.sock
+    weave launch --store etcd://10.0.0.11:2379,10.0.0.12:2379
 
-    PEER is taken as the original takes it, without effect: this router serves a single host.
+    Without --store, this host is alone; hosts that name the same store share one network. PEER is taken as the original
+    takes it, without effect.
     """
     written = on_command_line(options)
     if print_config:
         return _print(weave, proxy_values(written), _router_given(weave, written))
-    _warn(*_without_effect(weave, options))
+    _warn(*_without_effect(weave, options, written))
     settings = weave.settings(proxy_values(written))
     arguments = _router_arguments(weave, settings, written)
     exposure.check_tls(settings)
@@ -88,12 +90,13 @@ def launch_router(weave: Invocation, /, foreground: bool, print_config: bool, **
     \b
     weave launch-router --ipalloc-range 10.2.0.0/16 --dns-domain corp.internal
 
-    PEER is taken as the original takes it, without effect: this router serves a single host.
+    Without --store, this host is alone; hosts that name the same store share one network. PEER is taken as the original
+    takes it, without effect.
     """
     written = on_command_line(options)
     if print_config:
         return _print(weave, {}, _router_given(weave, written))
-    _warn(*_without_effect(weave, options))
+    _warn(*_without_effect(weave, options, written))
     settings = weave.settings()
     arguments = _router_arguments(weave, settings, written)
     if foreground:
@@ -207,7 +210,9 @@ def _print(weave: Invocation, proxy: Mapping[str, Any], router: Mapping[str, sou
     click.echo("\n".join(configuration.lines(settings, weave.given(proxy), router)))
 
 
-def _without_effect(weave: Invocation, options: Mapping[str, Any]) -> list[str]:
+def _without_effect(weave: Invocation, options: Mapping[str, Any], written: Mapping[str, Any]) -> list[str]:
+    if "store" in _router_given(weave, written):  # hosts find each other there
+        options = {**options, "peers": (), "no_discovery": False, "init_peer_count": None}
     table = {name: each.value for name, each in weave.file_section("router").items()}
     peers_given = peers.ignored({name: options.get(name) or table.get(name) for name in peers.OPTIONS})
     return [peers_given, *_strange_variables(weave)]

@@ -52,15 +52,16 @@ def forget(weave: Invocation, peers: tuple[str, ...]) -> None:
 
 @verb("rmpeer")
 @click.argument("peers", nargs=-1, required=True, metavar="PEER-ID…")
+@click.option("--force", is_flag=True, help="Even if the peer is up.")
 @click.pass_obj
-def rmpeer(weave: Invocation, peers: tuple[str, ...]) -> None:
+def rmpeer(weave: Invocation, peers: tuple[str, ...], force: bool) -> None:
     """Take over the addresses of peers that are gone for good; the names are those of `weave status peers`.
 
     \b
     weave rmpeer 0a:1b:2c:3d:4e:5f
     """
     for peer in peers:
-        path = f"/peer/{quote(peer, safe=':')}"
+        path = f"/peer/{quote(peer, safe=':')}{'?force=true' if force else ''}"
         click.echo(call_router(weave.settings().router_at, "DELETE", path).rstrip("\n"))
 
 

@@ -2,7 +2,7 @@
 
 A member that does not answer in time is passed over, and what was being watched
 there is watched elsewhere: a frozen member closes no connection. What may have
-been done, and must not be done twice, is never asked again: :class:`Unsure`.
+been done, and must not be done twice, is never asked again: :class:`~weavemw.cluster.lost.Unsure`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import aiohttp
 
 from weavemw.cluster import etcd_messages as messages
 from weavemw.cluster.kv import Changes, Listing, Outcome, Pair, Txn, after_prefix
+from weavemw.cluster.lost import Compacted, HistoryLost, StoreRefused, StoreUnavailable, Unsure
 from weavemw.cluster.store_settings import StoreSettings
-from weavemw.errors import SettingsError, WeaveError
+from weavemw.errors import SettingsError
 
-__all__ = ["Compacted", "EtcdClient", "HistoryLost", "StoreRefused", "StoreUnavailable", "Trouble", "Unsure"]
+__all__ = ["EtcdClient", "Trouble"]
 
 log = logging.getLogger(__name__)
 
@@ -32,32 +33,6 @@ _UNAUTHENTICATED, _UNAVAILABLE, _DEADLINE, _COMPACTED = 16, 14, 4, 11  # gRPC's 
 _PAGE = 2000  # pairs in one answer
 _DEAD = ("invalid auth token", "revision of auth store is old")  # what a token that has died is answered
 _NOT_DONE = ("no leader", "not capable")  # refused before anything was proposed
-
-
-class StoreUnavailable(WeaveError):
-    """No member of the store answers, or none can: they lack a leader. Nothing was changed."""
-
-    status = 503
-    code = "store_unavailable"
-
-
-class Unsure(StoreUnavailable):
-    """The answer was lost: it may or may not have been done."""
-
-
-class StoreRefused(WeaveError):
-    """The store answered, and said no: for its password, its rights, its limits."""
-
-    status = 503
-    code = "store_refused"
-
-
-class Compacted(StoreRefused):
-    """What came to be since a revision is no longer known: list again."""
-
-
-class HistoryLost(StoreRefused):
-    """The store's revision went back: it was restored from a backup, or is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,4 +329,6 @@ def _words(error: Exception) -> str:
         return f"TLS failed: {error}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
+    if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
+        return "it closed the connection"
     return str(error) or type(error).__name__

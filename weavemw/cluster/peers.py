@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Protocol
 
-__all__ = ["DataPlane", "Endpoint", "Overlay", "Peer", "RemoteContainer", "Underlay"]
+__all__ = ["DataPlane", "Endpoint", "NoDataPlane", "Overlay", "Peer", "RemoteContainer", "Underlay"]
 
 Endpoint = IPv4Address | IPv6Address
 
@@ -75,3 +75,22 @@ class DataPlane(Protocol):
 
     def close(self) -> None:
         """Release what this process holds. Forwarding stays: containers run on while the router does not."""
+
+
+class NoDataPlane:
+    """:class:`DataPlane` where there is no bridge: addresses and names are shared, and packets are others' business."""
+
+    def __init__(self, advertise: Collection[Endpoint] = (), mtu: int = 1500) -> None:
+        self._underlay = Underlay(tuple(advertise), mtu)
+
+    def underlay(self) -> Underlay:
+        return self._underlay
+
+    def peers(self, desired: Collection[Peer]) -> None:
+        pass
+
+    def containers(self, desired: Mapping[str, Collection[RemoteContainer]]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

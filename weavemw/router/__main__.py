@@ -41,6 +41,7 @@ def _clients(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 
 
 _D = RouterSettings()
+_PATH: Any = click.Path(path_type=Path)
 _V4, _V6 = _Network(IPv4Network), _Network(IPv6Network)
 
 
@@ -68,6 +69,16 @@ _V4, _V6 = _Network(IPv4Network), _Network(IPv6Network)
 @click.option("--bridge", default=_D.bridge, show_default=True, help="Name of the weave bridge; empty for none.")
 @click.option("--mtu", default=_D.mtu, show_default=True)
 @click.option("--nickname", default=_D.nickname, show_default=True)
+@click.option("--store", default="", metavar="URL", help="etcd that hosts share: etcd://HOST:2379[,HOST:2379…][/NETWORK].")
+@click.option("--store-ca", type=_PATH, metavar="FILE", help="Authority of the store's certificate; with it, TLS.")
+@click.option("--store-cert", type=_PATH, metavar="FILE", help="This host's certificate for the store.")
+@click.option("--store-key", type=_PATH, metavar="FILE", help="Its key.")
+@click.option("--store-user", default="", metavar="USER", help="User of the store.")
+@click.option("--store-password-file", type=_PATH, metavar="FILE", help="File with the user's password.")
+@click.option("--advertise-address", "advertise", multiple=True, metavar="ADDRESS",
+              help="Where other hosts reach this one, if not at its own address; repeatable.")
+@click.option("--vxlan-port", default=_D.vxlan_port, show_default=True, help="UDP port between hosts.")
+@click.option("--vxlan-id", default=_D.vxlan_id, show_default=True, help="VXLAN network identifier between hosts.")
 @click.option("--force", is_flag=True, help="Accept a range that overlaps a route of this host.")
 @click.option("--log-level", default=_D.log_level, show_default=True)
 def main(**options: Any) -> None:

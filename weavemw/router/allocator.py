@@ -18,7 +18,7 @@ The network and the broadcast address of a subnet are never given, nor claimed
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 
@@ -26,7 +26,7 @@ from weavemw.errors import BadRequest
 from weavemw.router.client import Interface
 from weavemw.router.store import Address, AddressLease, Interval, Network, Store, key_of
 
-__all__ = ["REST", "Allocator", "SubnetFull", "parse_address", "parse_interface", "parse_subnet"]
+__all__ = ["REST", "Allocator", "NotOurs", "SubnetFull", "parse_address", "parse_interface", "parse_subnet"]
 
 #: An address rests until so many others have been given back after it.
 REST = 65536
@@ -36,16 +36,25 @@ class SubnetFull(BadRequest):
     """A subnet has no address left."""
 
 
+class NotOurs(BadRequest):
+    """An address of a shared range that this host may not give."""
+
+
 class Allocator:
     """Addresses of one range of IPv4, and of one of IPv6 if given.
 
     Owners are container ids, or any other text. All errors are
     :class:`~weavemw.errors.BadRequest` with the words of a weave router.
+
+    Where hosts share the ranges, ``is_ours`` says of an address whether this host may give it; it gives from the parts
+    that it was given itself (:meth:`admit`).
     """
 
     def __init__(self, store: Store, range4: IPv4Network, default_subnet: IPv4Network | None = None,
-                 range6: IPv6Network | None = None, *, rest: int = REST) -> None:
+                 range6: IPv6Network | None = None, *, rest: int = REST,
+                 is_ours: Callable[[int], bool] = lambda key: True) -> None:
         self._store = store
+        self._is_ours = is_ours
         self._rest = rest
         self.range = range4
         self.range6 = range6
@@ -53,17 +62,54 @@ class Allocator:
         self.ranges: tuple[Network, ...] = (range4, range6) if range6 else (range4,)
         self._bounds = tuple(_bounds(network) for network in self.ranges)
 
-    def fit(self) -> None:
-        """Make the store's free addresses those of these ranges; leases stay. Cheap if they are so already."""
-        wanted = " ".join(map(str, self.ranges))
+    def fit(self, parts: Iterable[Interval] | None = None) -> None:
+        """Make the store's free addresses those of these ranges; leases stay. Cheap if they are so already.
+
+        Of shared ranges only ``parts`` are this host's.
+        """
+        wanted = " ".join(map(str, self.ranges)) + ("" if parts is None else " shared")
         if self._store.note("ranges") == wanted:
             return
         self._store.clear_free()
         held = sorted(self._refile())
-        for bounds in self._bounds:
+        for bounds in self._bounds if parts is None else parts:
             for low, high in _gaps(bounds, held):
                 self._store.put_interval(low, high)
         self._store.put_note("ranges", wanted)
+
+    def admit(self, low: int, high: int) -> None:
+        """Give from these addresses too, but for those that are leased."""
+        self.withdraw(low, high)
+        leased = [lease.key for lease in self._store.leases() if low <= lease.key <= high and not lease.outside]
+        for first, last in _gaps((low, high), leased):
+            self._put_free(first, last)
+
+    def withdraw(self, low: int, high: int) -> None:
+        """Give no more from these addresses; leases stay."""
+        while (interval := self._store.interval_from(low)) and interval[0] <= high:
+            self._store.drop_interval(interval[1])
+            if interval[0] < low:
+                self._store.put_interval(interval[0], low - 1)
+            if interval[1] > high:
+                self._store.put_interval(high + 1, interval[1])
+        while (resting := self._store.resting_from(low)) is not None and resting <= high:
+            self._store.wake(resting)
+
+    def inside(self) -> tuple[tuple[int, str], ...]:
+        """The leases of the ranges: number and owner."""
+        return tuple((lease.key, lease.owner) for lease in self._store.leases() if not lease.outside)
+
+    def record(self, owner: str, interface: Interface) -> None:
+        """Note that an owner has this address, whosever it is to give; not if somebody has it already."""
+        key = key_of(interface.ip)
+        if not self._store.leases_at(key):
+            self.withdraw(key, key)
+            outside = not self._contains(key)
+            self._store.put_lease(AddressLease(key, interface.network.prefixlen, owner, outside))
+
+    def leased_between(self, low: int, high: int) -> int:
+        """How many addresses of the ranges are leased between two, both included."""
+        return self._store.leases_between(low, high)
 
     def allocate(self, owner: str, subnet: Network | None = None) -> Interface:
         """The owner's address in this subnet: the one it has there, or else the lowest free one."""
@@ -87,6 +133,8 @@ class Allocator:
         if others:
             raise BadRequest(f"Unable to claim: address {interface} is already owned by {others[0].owner}")
         if not outside and not self._store.leases_at(key):
+            if not self._is_ours(key):
+                raise NotOurs(f"Unable to claim: address {interface} is in no block of this host")
             self._take(key)
         self._store.put_lease(AddressLease(key, interface.network.prefixlen, owner, outside))
 
@@ -173,22 +221,22 @@ class Allocator:
 
     def _give_back(self, lease: AddressLease) -> None:
         self._store.drop_lease(lease)
-        if lease.outside:
+        if lease.outside or not self._is_ours(lease.key):
             return
         note = self._store.rest(lease.key, str(lease.interface.network))
         rested = self._store.rested_until(note - self._rest)
         if rested is not None:
             self._store.wake(rested)
-            self._merge(rested)
+            self._put_free(rested, rested)
 
-    def _merge(self, key: int) -> None:
-        low = high = key
-        left = self._store.interval_from(key - 1)
-        if left and left[1] == key - 1:
+    def _put_free(self, low: int, high: int) -> None:
+        """Let these be free, and one interval with the neighbours that are."""
+        left = self._store.interval_from(low - 1)
+        if left and left[1] == low - 1:
             self._store.drop_interval(left[1])
             low = left[0]
-        right = self._store.interval_from(key + 1)
-        if right and right[0] == key + 1:
+        right = self._store.interval_from(high + 1)
+        if right and right[0] == high + 1:
             high = right[1]
         self._store.put_interval(low, high)
 

@@ -19,12 +19,14 @@ from weavemw.ops.tally import Tally
 from weavemw.router.allocator import parse_address, parse_interface, parse_subnet
 from weavemw.router.client import Interface
 from weavemw.router.metrics import API_REQUESTS
+from weavemw.router.network_status import connections_text, ipam_text, peers_text, targets_text
 from weavemw.router.service import DnsFacts, RouterService
 from weavemw.router.status import columns, formatted, overview
 from weavemw.router.store import Network
 
 __all__ = ["make_app"]
 
+_PATIENCE = 300.0  # seconds that `weave prime` waits
 _OWNER = re.compile(r"[!-$&-~]{1,255}")  # printable, but no "%": what was no UTF-8 comes here still quoted
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -64,6 +66,7 @@ def _routes(service: RouterService) -> list[tuple[str, str, Handler]]:
         ("POST", "/connect", router.connect),
         ("POST", "/forget", router.forget),
         ("DELETE", "/peer/{id}", router.remove_peer),
+        ("GET", "/ring", router.ring),
         ("GET", "/status", router.status),
         ("GET", "/status/targets", router.targets),
         ("GET", "/status/connections", router.connections),
@@ -211,26 +214,51 @@ class _Router:
         return web.Response(text="")
 
     async def remove_peer(self, request: web.Request) -> web.Response:
-        return web.Response(text=f"0 IPs taken over from {request.match_info['id']}\n")
+        taken, peer = 0, request.match_info["id"]
+        if self._service.shared:
+            taken = await self._service.shared.remove(peer, force=_flag(request, "force"))
+        return web.Response(text=f"{taken} IPs taken over from {peer}\n")
+
+    async def ring(self, request: web.Request) -> web.Response:
+        """Wait until there are addresses to give. A router that serves a single host has no ring."""
+        shared = self._service.shared
+        if shared is None:
+            return web.Response(status=404, text="this router serves a single host\n")
+        if not await shared.ready(_PATIENCE):
+            return web.Response(status=503, text=f"no block of addresses yet: {shared.why}\n")
+        return web.Response(text=f"{len(shared.book.blocks())} blocks\n")
 
     async def status(self, request: web.Request) -> web.Response:
         return web.Response(text=overview(await self._service.report()))
 
     async def targets(self, request: web.Request) -> web.Response:
+        if self._service.shared:
+            return web.Response(text=targets_text(await self._network()))
         return web.Response(text="".join(f"{target}\n" for target in self._service.targets))
 
+    async def _network(self) -> dict[str, Any]:
+        router: dict[str, Any] = (await self._service.report())["Router"]
+        return router
+
     async def connections(self, request: web.Request) -> web.Response:
+        if self._service.shared:
+            return web.Response(text=connections_text(await self._network()))
         return web.Response(text="".join(f"-> {target} failed (this router serves a single host)\n"
                                          for target in self._service.targets))
 
     async def peers(self, request: web.Request) -> web.Response:
+        if self._service.shared:
+            return web.Response(text=peers_text(await self._network()))
         return web.Response(text=f"{self._service.peer}({self._service.nickname})\n")
 
     async def dns(self, request: web.Request) -> web.Response:
         return web.Response(text=_name_table(self._service))
 
     async def ipam(self, request: web.Request) -> web.Response:
-        ipam = (await self._service.report())["IPAM"]
+        report = await self._service.report()
+        ipam = report["IPAM"]
+        if self._service.shared:
+            return web.Response(text=ipam_text(report["Router"], ipam))
         who = f"{self._service.peer}({self._service.nickname})"
         return web.Response(text=f"{who} {ipam['RangeNumIPs']} IPs (100.0% of total) ({ipam['InUse']} active)\n")
 
@@ -250,8 +278,10 @@ def host_port(host: str, port: int) -> str:
 
 def _name_table(service: RouterService) -> str:
     suffix = "." + service.names.zone.domain.lower()
-    return columns((record.fqdn.lower().removesuffix(suffix), record.address, record.owner[:12], service.peer)
-                   for record in service.names.records())
+    records = [(service.peer, record) for record in service.names.records()]
+    records += [(peer, record) for peer, each in service.names.remote().items() for record in each]
+    return columns((record.fqdn.lower().removesuffix(suffix), record.address, record.owner[:12], peer)
+                   for peer, record in sorted(records, key=lambda each: (each[1].fqdn.lower(), each[1].owner)))
 
 
 def _dns_answer(facts: DnsFacts | None, text: Callable[[DnsFacts], str]) -> web.Response:

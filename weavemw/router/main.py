@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from weavemw.dockerapi.client import Docker, DockerClient
 from weavemw.dockerapi.hosts import Unix
@@ -24,9 +27,13 @@ from weavemw.router.host_dns import HostDns
 from weavemw.router.names import Names
 from weavemw.router.service import RouterService, peer_name
 from weavemw.router.settings import RouterSettings
-from weavemw.router.store import Address, Database, SqliteStore
+from weavemw.router.store import Address, Database, Network, SqliteStore
 from weavemw.router.zone import Zone
 from weavemw.transport.http_client import HttpClient
+
+if TYPE_CHECKING:
+    from weavemw.cluster.peers import DataPlane
+    from weavemw.router.book import LocalBook
 
 __all__ = ["RouterSettings", "run", "running"]
 
@@ -69,8 +76,10 @@ async def running(settings: RouterSettings, docker: Docker | None = None) -> Asy
         _prepare_host(settings)
         database = Database(settings.state_dir / _DATABASE)
         stack.callback(database.close)
-        service = _service(settings, database, docker or _docker(settings))
+        service, book = _service(settings, database, docker or _docker(settings))
         stack.push_async_callback(service.close)
+        if book:
+            await _share(settings, service, book, SqliteStore(database), stack)
         dns = HostDns(settings, service.names.zone, service.docker, partial(_let_ask, settings))
         if settings.dns:  # first: who is attached while DNS seems to be off gets no name
             await _serve_dns(dns, service, stack)
@@ -119,15 +128,69 @@ def _prepare_host(settings: RouterSettings) -> None:
     _open_firewall(settings)
 
 
-def _service(settings: RouterSettings, database: Database, docker: Docker) -> RouterService:
+def _service(settings: RouterSettings, database: Database, docker: Docker) -> tuple[RouterService, LocalBook | None]:
     store = SqliteStore(database)
-    allocator = Allocator(store, settings.range, settings.default_subnet, settings.range6)
     with database.transaction():
-        allocator.fit()
+        book = _book(database) if settings.store else None
+        allocator = Allocator(store, settings.range, settings.default_subnet, settings.range6,
+                              is_ours=book.is_ours if book else lambda key: True)
+        if book:
+            book.attach(allocator)
+        else:
+            allocator.fit()
         peer = peer_name(store)
     names = Names(database, Zone(settings.dns_domain, settings.dns_ttl, settings.ranges))
-    return RouterService(allocator, names, GroupCommit(database, on_loss=names.load), docker, peer, settings.nickname,
-                         run_dir=settings.run_dir, objection=partial(_objection, settings))
+    writer = GroupCommit(database, on_loss=lambda: _read_anew(names, book))
+    return RouterService(allocator, names, writer, docker, peer, settings.nickname, run_dir=settings.run_dir,
+                         objection=partial(_objection, settings)), book
+
+
+def _book(database: Database) -> LocalBook:
+    from weavemw.router.book import LocalBook, SqliteBlocks
+
+    return LocalBook(SqliteBlocks(database), time.monotonic)
+
+
+def _read_anew(names: Names, book: LocalBook | None) -> None:
+    names.load()
+    if book:
+        book.load()
+
+
+async def _share(settings: RouterSettings, service: RouterService, book: LocalBook, store: SqliteStore,
+                 stack: AsyncExitStack) -> None:
+    """Take part in a network of many hosts. What only they need is imported here."""
+    from weavemw.cluster.etcd import EtcdClient
+    from weavemw.router.shared import SharedNetwork
+
+    where = settings.shared
+    assert where
+    client = await stack.enter_async_context(EtcdClient(where))
+    allocator, targets = service.allocator, tuple(member.partition("//")[2] for member in where.members)
+    subnets: tuple[Network, ...] = (allocator.default_subnet, *((allocator.range6,) if allocator.range6 else ()))
+    shared = SharedNetwork(client, where.prefix, service.peer, settings.nickname, _conf(settings, allocator), subnets,
+                           book, service.names, store, service.writer, _plane(settings), settings.bridge, targets)
+    stack.push_async_callback(shared.close)
+    await shared.start()
+    service.shared = shared
+
+
+def _plane(settings: RouterSettings) -> DataPlane:
+    from weavemw.cluster.peers import NoDataPlane
+
+    if not settings.bridge:
+        return NoDataPlane(settings.advertised)
+    from weavemw.cluster.forwarding import Forwarding
+
+    return Forwarding(settings.overlay, settings.bridge, advertise=settings.advertised)
+
+
+def _conf(settings: RouterSettings, allocator: Allocator) -> str:
+    """What all hosts must agree on, the same text for the same settings."""
+    overlay = settings.overlay
+    return json.dumps({"format": 1, "range": str(allocator.range), "subnet": str(allocator.default_subnet),
+                       "range6": str(allocator.range6 or ""), "vni": overlay.vni, "port": overlay.port,
+                       "family": overlay.family, "encrypted": overlay.encrypted})
 
 
 def _objection(settings: RouterSettings, address: Address) -> str:

@@ -6,6 +6,7 @@ none. It stays until its owner's records are removed, over restarts as well.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -43,6 +44,7 @@ class Names:
         self._by_name: dict[str, dict[tuple[str, Address, str], Record]] = {}
         self._by_address: dict[Address, dict[tuple[str, Address, str], Record]] = {}
         self._by_owner: dict[str, dict[tuple[str, Address, str], Record]] = {}
+        self._remote: dict[str, tuple[Record, ...]] = {}
         self.load()
 
     def load(self) -> None:
@@ -54,6 +56,8 @@ class Names:
         for owner, key, fqdn in rows:
             if is_within(fqdn, self.zone.domain):
                 self._index(Record(owner, address_of(number(key)), fqdn))
+        for record in itertools.chain.from_iterable(self._remote.values()):
+            self._index_remote(record)
         for name in self._by_name:
             self._publish_name(name)
         for address in self._by_address:
@@ -77,16 +81,38 @@ class Names:
         """Remove the records that match all that is given; how many they were."""
         name = canonical(fqdn).lower() if fqdn else None
         matching = [record for record in self._near(owner, address, name)
-                    if owner in (None, record.owner) and address in (None, record.address)
-                    and name in (None, record.fqdn.lower())]
+                    if record.key in self._records and owner in (None, record.owner)
+                    and address in (None, record.address) and name in (None, record.fqdn.lower())]
         for record in matching:
             self._execute("DELETE FROM name WHERE owner = ? AND key = ? AND fqdn = ?", *_row(record))
             self._unindex(record)
             self._publish(record)
         return len(matching)
 
+    def set_remote(self, peer: str, records: Iterable[Record]) -> None:
+        """Let these be all names of another host that resolve here; they are not kept."""
+        before = self._remote.pop(peer, ())
+        after = tuple(record for record in records if is_within(record.fqdn, self.zone.domain))
+        if after:
+            self._remote[peer] = after
+        for record in set(before) - set(after):
+            _discard(self._by_name, record.fqdn.lower(), record)
+            _discard(self._by_address, record.address, record)
+            self._publish(record)
+        for record in set(after) - set(before):
+            self._index_remote(record)
+            self._publish(record)
+
+    def remote(self) -> dict[str, tuple[Record, ...]]:
+        """The names of other hosts, by host."""
+        return dict(self._remote)
+
+    def records_of(self, owner: str) -> tuple[Record, ...]:
+        """The records of one owner."""
+        return tuple(self._by_owner.get(owner, {}).values())
+
     def records(self) -> tuple[Record, ...]:
-        """All records, by name."""
+        """All records of this host, by name."""
         return tuple(sorted(self._records.values(), key=lambda record: (record.fqdn.lower(), record.owner)))
 
     def __len__(self) -> int:
@@ -102,6 +128,10 @@ class Names:
     def _index(self, record: Record) -> None:
         self._records[record.key] = record
         self._by_owner.setdefault(record.owner, {})[record.key] = record
+        self._index_remote(record)
+
+    def _index_remote(self, record: Record) -> None:
+        """A record of another host is found by what is asked for only."""
         self._by_name.setdefault(record.fqdn.lower(), {})[record.key] = record
         self._by_address.setdefault(record.address, {})[record.key] = record
 

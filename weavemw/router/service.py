@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import weavemw
 from weavemw.dockerapi.client import Docker
@@ -17,12 +17,16 @@ from weavemw.network.addresses import Claim, Subnet, Wanted, unusable
 from weavemw.network.bridge import EXPOSE
 from weavemw.ops.metrics import exposed, of_proxy
 from weavemw.ops.tally import Tally
-from weavemw.router.allocator import Allocator
+from weavemw.router.allocator import Allocator, NotOurs, SubnetFull
 from weavemw.router.client import Interface
 from weavemw.router.commit import GroupCommit
 from weavemw.router.metrics import ALLOCATE, DnsCounts, RouterFacts, of_router
 from weavemw.router.names import Names, Record
+from weavemw.router.network_status import of_network, shares
 from weavemw.router.store import Address, Network, Store
+
+if TYPE_CHECKING:
+    from weavemw.router.shared import SharedNetwork
 
 __all__ = ["DnsFacts", "RouterService", "peer_name"]
 
@@ -50,6 +54,8 @@ class RouterService:
     ``run_dir`` is the proxy's, whose metrics are shown with the router's own. ``objection`` says why the host lets no
     container have an address.
 
+    ``shared`` is this host's part in a network of many; without it the router serves a single host.
+
     Docker is asked ``docker_questions`` things at a time, and has ``docker_limit`` seconds to answer.
     """
 
@@ -66,6 +72,7 @@ class RouterService:
     docker_questions: int = 8
     docker_limit: float = 5.0
     targets: dict[str, None] = field(default_factory=dict)
+    shared: SharedNetwork | None = None
 
     def __post_init__(self) -> None:
         self.tally = Tally()
@@ -74,13 +81,30 @@ class RouterService:
     async def allocate(self, owner: str, subnet: Network | None = None) -> Interface:
         """See :meth:`Allocator.allocate`; durable when it returns, as all changes here are."""
         with self.tally.timing(ALLOCATE):
-            return await self.writer.run(lambda: self.allocator.allocate(owner, subnet))
+            if self.shared and self.shared.doubt and not await self.held(owner, subnet):
+                self.shared.check()
+            try:
+                interface = await self.writer.run(lambda: self.allocator.allocate(owner, subnet))
+            except SubnetFull:
+                if self.shared is None:
+                    raise
+                await self.shared.room(subnet or self.allocator.default_subnet)
+                interface = await self.writer.run(lambda: self.allocator.allocate(owner, subnet))
+        self._touched(owner)
+        return interface
 
     async def claim(self, owner: str, interface: Interface) -> None:
         """See :meth:`Allocator.claim`; what is the host's, the range's own, or nobody's, is given to no container."""
         if owner != EXPOSE and (why := await self._objection(owner, interface)):
             raise BadRequest(f"Unable to claim: {why}")
-        await self.writer.run(lambda: self.allocator.claim(owner, interface))
+        try:
+            await self.writer.run(lambda: self.allocator.claim(owner, interface))
+        except NotOurs:
+            if self.shared is None:
+                raise
+            await self.shared.come_by(interface)
+            await self.writer.run(lambda: self.allocator.claim(owner, interface))
+        self._touched(owner)
 
     async def objection_to(self, wanted: Wanted) -> str:
         """Why a container would be refused this, whoever holds which address; empty if it would not."""
@@ -92,6 +116,7 @@ class RouterService:
         """Give back one address of an owner, or all."""
         await self.writer.run(lambda: self.allocator.free(owner, address) if address
                               else self.allocator.free_all(owner))
+        self._touched(owner)
 
     async def held(self, owner: str, subnet: Network | None = None) -> tuple[Interface, ...]:
         """See :meth:`Allocator.held`."""
@@ -103,11 +128,17 @@ class RouterService:
 
     async def add_name(self, owner: str, address: Address, fqdn: str) -> bool:
         """See :meth:`Names.add`."""
-        return await self.writer.run(lambda: self.names.add(owner, address, fqdn))
+        added = await self.writer.run(lambda: self.names.add(owner, address, fqdn))
+        self._touched(owner)
+        return added
 
     async def remove_names(self, owner: str | None, address: Address | None, fqdn: str | None) -> int:
         """See :meth:`Names.remove`."""
-        return await self.writer.run(lambda: self.names.remove(owner, address, fqdn))
+        owners = {owner} if owner else {record.owner for record in self.names.records()} if self.shared else set()
+        removed = await self.writer.run(lambda: self.names.remove(owner, address, fqdn))
+        for each in owners:
+            self._touched(each)
+        return removed
 
     async def is_running(self, container: str) -> bool:
         """Whether Docker says that this container runs. Raises :class:`~weavemw.errors.DockerUnreachable`."""
@@ -120,10 +151,7 @@ class RouterService:
     async def report(self) -> dict[str, Any]:
         """All there is to say about this router, as data for JSON."""
         in_use = await self.writer.run(self.allocator.held_count)
-        alone = {"State": "failed", "Info": "this router serves a single host"}
-        router = {"Name": self.peer, "NickName": self.nickname, "Targets": list(self.targets),
-                  "Connections": [{"Address": target, **alone} for target in self.targets],
-                  "Peers": [{"Name": self.peer, "NickName": self.nickname, "Connections": []}]}
+        router = of_network(self.shared) if self.shared else self._alone()
         return {"Version": weavemw.__version__, "Router": router, "IPAM": self._ipam(in_use), "DNS": self._dns()}
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
@@ -138,10 +166,20 @@ class RouterService:
         await self.writer.close()
         self._askers.shutdown(wait=False, cancel_futures=True)
 
+    def _touched(self, owner: str) -> None:
+        if self.shared:
+            self.shared.touched(owner)
+
     def entry(self, record: Record) -> dict[str, object]:
         """A name as the API lists it."""
         return {"ContainerID": record.owner, "Origin": self.peer, "Addr": str(record.address),
                 "Hostname": record.fqdn, "Version": 0, "Tombstone": 0}
+
+    def _alone(self) -> dict[str, Any]:
+        alone = {"State": "failed", "Info": "this router serves a single host"}
+        return {"Name": self.peer, "NickName": self.nickname, "Targets": list(self.targets),
+                "Connections": [{"Address": target, **alone} for target in self.targets],
+                "Peers": [{"Name": self.peer, "NickName": self.nickname, "Connections": []}]}
 
     async def _objection(self, owner: str, interface: Interface) -> str:
         if why := unusable(interface) or _of_a_range(interface.ip, self.allocator.ranges):
@@ -166,7 +204,7 @@ class RouterService:
         allocator = self.allocator
         return {"Range": str(allocator.range), "RangeNumIPs": allocator.range.num_addresses,
                 "RangeIPv6": str(allocator.range6 or ""), "DefaultSubnet": str(allocator.default_subnet),
-                "InUse": in_use, "ActiveIPs": in_use}
+                "InUse": in_use, "ActiveIPs": in_use, **(shares(self.shared) if self.shared else {})}
 
     def _dns(self) -> dict[str, object] | None:
         facts = self.dns()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import TypeVar
 
+from weavemw.cluster.peers import Endpoint, Overlay
+from weavemw.cluster.store_settings import StoreSettings
 from weavemw.errors import BadRequest, SettingsError
 from weavemw.ops.run_dir import DEFAULT_ROUTER, RouterAddress, router_at
 from weavemw.router.allocator import parse_subnet
@@ -34,7 +36,8 @@ class RouterSettings:
     besides Docker's and ours. With ``bridge`` empty, none is made. ``force``
     accepts a range that overlaps a route of the host. ``run_dir`` is the proxy's,
     whose metrics are shown with the router's own; the API's unix socket is there.
-    With ``http_read_only``, ``http_address`` takes no changes.
+    With ``http_read_only``, ``http_address`` takes no changes. ``store`` is an etcd that hosts share
+    (see :class:`~weavemw.cluster.store_settings.StoreSettings`); without it, the router serves a single host.
     """
 
     state_dir: Path = Path("/var/lib/weavemw")
@@ -57,6 +60,15 @@ class RouterSettings:
     mtu: int = 1376
     docker_host: str = "unix:///var/run/docker.sock"
     nickname: str = field(default_factory=platform.node)
+    store: str = ""
+    store_ca: Path | None = None
+    store_cert: Path | None = None
+    store_key: Path | None = None
+    store_user: str = ""
+    store_password_file: Path | None = None
+    advertise: tuple[str, ...] = ()
+    vxlan_port: int = 6784
+    vxlan_id: int = 6784
     force: bool = False
     log_level: str = "info"
 
@@ -66,6 +78,7 @@ class RouterSettings:
             split_host_port(resolver, 53)
         self._check_ranges()
         self._check_names()
+        self._check_shared()
         _require(0 <= self.dns_ttl <= _LARGEST_TTL, f"DNS TTL {self.dns_ttl}: choose 0 to {_LARGEST_TTL} seconds")
         _require(576 <= self.mtu <= 65535, f"MTU {self.mtu}: choose 576 to 65535 bytes")
         _require(self.docker_host.startswith("unix:///"),
@@ -75,6 +88,28 @@ class RouterSettings:
     def ranges(self) -> tuple[Network, ...]:
         """The ranges that addresses are given from."""
         return (self.range, self.range6) if self.range6 else (self.range,)
+
+    @property
+    def shared(self) -> StoreSettings | None:
+        """The store that hosts share; ``None`` for a single host."""
+        if not self.store:
+            return None
+        return StoreSettings(self.store, self.store_ca, self.store_cert, self.store_key, self.store_user,
+                             self.store_password_file)
+
+    @property
+    def overlay(self) -> Overlay:
+        """What all hosts of a network have in common on the wire."""
+        families = {address.version for address in self.advertised}
+        return Overlay(self.vxlan_id, self.vxlan_port, families.pop() if families else 4)
+
+    @property
+    def advertised(self) -> tuple[Endpoint, ...]:
+        """The addresses that other hosts are told, before those that this host finds out."""
+        try:
+            return tuple(map(ip_address, self.advertise))
+        except ValueError as error:
+            raise SettingsError(f"address to advertise: {error}") from error
 
     @property
     def at(self) -> RouterAddress:
@@ -91,6 +126,16 @@ class RouterSettings:
         _require(self.range6 is None or self.range6.prefixlen <= 126, f"range {self.range6}: too small")
         _require(self.default_subnet is None or self.default_subnet.subnet_of(self.range),
                  f"default subnet {self.default_subnet} is not within the range {self.range}")
+
+    def _check_shared(self) -> None:
+        given = [name for name in ("store_ca", "store_cert", "store_key", "store_user", "store_password_file")
+                 if getattr(self, name)]
+        _require(bool(self.store) or not given, f"--{''.join(given[:1]).replace('_', '-')} without --store")
+        _ = self.shared  # raises for what can't be used
+        _require(len({address.version for address in self.advertised}) < 2,
+                 "addresses to advertise: of one family, all of them")
+        _require(0 < self.vxlan_port < 65536, f"port {self.vxlan_port}: choose 1 to 65535")
+        _require(0 < self.vxlan_id < 2**24, f"VXLAN network identifier {self.vxlan_id}: choose 1 to {2**24 - 1}")
 
     def _check_names(self) -> None:
         try:

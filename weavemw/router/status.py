@@ -69,6 +69,9 @@ def _value(report: Mapping[str, Any], expression: str) -> str:
 
 
 def _router(router: Mapping[str, Any]) -> dict[str, object]:
+    store = router.get("Store")
+    if store:
+        return _shared(router, store)
     return {
         "Service": "router",
         "Name": f"{router['Name']}({router['NickName']})",
@@ -77,6 +80,23 @@ def _router(router: Mapping[str, Any]) -> dict[str, object]:
         "Targets": len(router["Targets"]),
         "Connections": 0,
         "Peers": 1,
+    }
+
+
+def _shared(router: Mapping[str, Any], store: Mapping[str, Any]) -> dict[str, object]:
+    troubles = {"StoreTrouble": f"{store['Trouble']}, since {store['Since']}"} if store["Trouble"] else {}
+    troubles |= {"DataPlane": router["DataPlane"]} if router["DataPlane"] else {}
+    return {
+        "Service": "router",
+        "Name": f"{router['Name']}({router['NickName']})",
+        "Encryption": "enabled" if any(peer["Encrypted"] for peer in router["Peers"]) else "disabled",
+        "PeerDiscovery": "enabled",
+        "Store": f"etcd at {store['Member']} ({store['State']})",
+        **troubles,
+        "Targets": len(router["Targets"]),
+        "Connections": f"{len(router['Connections'])} "
+                       f"({sum(each['State'] == 'established' for each in router['Connections'])} established)",
+        "Peers": len(router["Peers"]),
     }
 
 

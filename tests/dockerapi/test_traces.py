@@ -61,6 +61,34 @@ def test_list(call: str, command: str, expected: str) -> None:
         ({"Containers": clean} if call == "df" else clean)
 
 
+def daemons(rows: object) -> bytes:
+    """As the daemon writes it."""
+    return json.dumps(rows, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+
+
+def test_only_rows_with_marks_are_written_anew() -> None:
+    """The others stay byte for byte, however their JSON is spelled."""
+    ours = {"Id": "a", "Command": "/dev/w sh", "Mounts": [MOUNT]}
+    other = b'{"Id":"b","Command":"s\\u0068","Size":1.50,"Mounts":[]}'
+    written = daemons([ours]).rstrip(b"]\n")
+    clean = b'{"Id":"a","Command":"sh","Mounts":[]}'
+    assert without_traces("container_list", b"%b,%b,%b]\n" % (written, other, written[1:])) == \
+        b"[%b,%b,%b]\n" % (clean, other, clean)
+
+
+@pytest.mark.parametrize("inner", [[{"Id": "x"}, {"Id": "y"}], [{"X": "/dev/w"}, {"Id": "y"}]])
+def test_what_looks_like_a_row_within_a_row(inner: object) -> None:
+    """A field that nobody knows yet holds a list of objects with an Id."""
+    row = {"Id": "a", "Inner": inner, "Command": "/dev/w sh", "Mounts": [MOUNT]}
+    assert without_traces("container_list", daemons([row, row])) == \
+        daemons([row | {"Command": "sh", "Mounts": []}] * 2)
+
+
+def test_a_list_with_marks_that_are_no_traces_is_the_same() -> None:
+    body = daemons([{"Id": "a", "Command": "/dev/w sh", "Mounts": []}, {"Id": "b", "Labels": {"x": "/wait/"}}])
+    assert without_traces("container_list", body) == body
+
+
 def test_disk_usage_since_api_1_52() -> None:
     """Containers are one kind of several, each with its items."""
     row = {"Id": "a", "Command": "/dev/w sh", "Mounts": [MOUNT]}

@@ -14,13 +14,16 @@ from typing import Any
 from weavemw.dockerapi.configs import unwrapped
 from weavemw.dockerapi.wait_mount import PLACES, path_in, program_of, spelled, starts_with_it, without_program
 
-__all__ = ["READERS", "EventFilter", "without_traces"]
+__all__ = ["READERS", "EventFilter", "holds_marks", "without_traces"]
 
 Json = dict[str, Any]
 
 _SPELLINGS = (*PLACES, *(spelled(place, []) for place in PLACES))
 #: What is in every answer that tells of it. One that holds another need not be looked for.
 _MARKS = (b"/wait/", *(path.encode() for path in _SPELLINGS if not any(other in path for other in {*PLACES} - {path})))
+_encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+#: Between quotes that stand for themselves: within a string they are escaped.
+_FIRST_ROW, _NEXT_ROW, _END_OF_ROWS = b'[{"Id":"', b'},{"Id":"', b"}]\n"
 # Docker puts quotes around an argument with a blank in it, but not around the program.
 _FIRST_WORD = re.compile(r"[^ ]+ (?:'([^']* [^']*)'(?![^ ]))?")
 # A quote that follows a colon begins a value: within a string, quotes are escaped.
@@ -34,16 +37,53 @@ def without_traces(call: str, body: bytes) -> bytes:
     order, and every number its value.
     """
     remove = _REMOVERS.get(call)
-    if remove is None or not any(mark in body for mark in _MARKS):
+    if remove is None or not holds_marks(body):
         return body
     try:
-        document = json.loads(body)
+        return (_rewritten_rows(body) if call == "container_list" else None) or _rewritten(body, remove) + b"\n"
     except ValueError:
         return body
+
+
+def holds_marks(body: bytes) -> bool:
+    """Whether an answer has any text that can be a trace of the wait program; else all of it is as without us."""
+    return any(mark in body for mark in _MARKS)
+
+
+def _rewritten_rows(body: bytes) -> bytes | None:
+    """A list of containers as the daemon writes it, of which only rows with marks are read; ``None`` for any other.
+
+    Raises ValueError as :func:`_rewritten` does.
+    """
+    if not (body.startswith(_FIRST_ROW) and body.endswith(_END_OF_ROWS)):
+        return None
+    rows = body[len(_FIRST_ROW):-len(_END_OF_ROWS)].split(_NEXT_ROW)
+    try:
+        return b"[%b]\n" % b",".join(map(_rewritten_row, (b'{"Id":"%b}' % row for row in rows)))
+    except json.JSONDecodeError:  # it was split within a row
+        return None
+
+
+def _rewritten_row(row: bytes) -> bytes:
+    if not holds_marks(row):
+        return row
+    try:
+        return _rewritten(row, _remove_from_row)
+    except _NothingFoundError:
+        return row
+
+
+def _rewritten(text: bytes, remove: Callable[[Any], bool]) -> bytes:
+    """The JSON without traces; raises ValueError for what is no JSON, or has none."""
+    document = json.loads(text)
     if not remove(document):
-        return body
+        raise _NothingFoundError
     # Objects of payload.py would take five times as long, and the daemon gives no field twice.
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return _encoded(document).encode()
+
+
+class _NothingFoundError(ValueError):
+    """The marks in a text are no traces."""
 
 
 class EventFilter:

@@ -141,6 +141,16 @@ NOT_DEFAULT = LeaveAlone("it has no WEAVE_CIDR and --no-default-ipalloc is set")
 NONE = LeaveAlone("WEAVE_CIDR is none")
 
 
+def test_a_container_has_at_most_64_addresses():
+    """More are refused without reading them, in a sentence that does not repeat them all."""
+    claims = [f"10.2.{n >> 8}.{n & 255}/16" for n in range(1, 6000)]
+    assert len(parse(" ".join(claims[:64]) + " ")) == 64
+    for count in (65, 5999):
+        with pytest.raises(InvalidCidr, match="at most 64 addresses") as refused:
+            parse(",".join(claims[:count]))
+        assert len(refused.value.message) < 100
+
+
 @pytest.mark.parametrize(("env", "by_default", "without_default"), [
     pytest.param([], (Default(),), NOT_DEFAULT, id="absent"),
     pytest.param(["PATH=/bin", "WEAVE_CIDRS=x"], (Default(),), NOT_DEFAULT, id="other variables"),

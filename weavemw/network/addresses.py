@@ -19,7 +19,7 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip
 
 from weavemw.errors import InvalidCidr
 
-__all__ = ["VARIABLE", "Claim", "Default", "Interface", "Network", "Subnet", "Wanted", "parse", "parse_one",
+__all__ = ["MOST", "VARIABLE", "Claim", "Default", "Interface", "Network", "Subnet", "Wanted", "parse", "parse_one",
            "unusable", "value_in"]
 
 #: The environment variable that says what a container is to get.
@@ -27,6 +27,9 @@ VARIABLE = "WEAVE_CIDR"
 
 Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
+
+#: How many addresses a container may have.
+MOST = 64
 
 #: The shortest prefix that is nobody's mistake: with less, an address takes in what is reserved, multicast or loopback.
 _SHORTEST = 8
@@ -82,7 +85,9 @@ def parse(value: str) -> tuple[Wanted, ...]:
 
     Raises :class:`~weavemw.errors.InvalidCidr` with the part that is wrong and why.
     """
-    parts = value.replace(",", " ").split()
+    parts = value.replace(",", " ").split(maxsplit=MOST)
+    if len(parts) > MOST:
+        raise InvalidCidr(f"{parts[0]} {parts[1]} …", f"a container has at most {MOST} addresses")
     if parts == ["none"]:
         return ()
     if "none" in parts:

@@ -25,6 +25,8 @@ everything but upgrades works.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import select
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -45,6 +47,8 @@ __all__ = ["ClientConnection", "Handover", "Offer", "Reviser", "Untouched", "not
 
 #: What the whole body of a 200 with JSON goes through, if somebody wants that: it takes it and gives what may go on.
 Reviser = Callable[[bytes], bytes]
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class ClientConnection(Protocol):
@@ -94,7 +98,8 @@ class Untouched(Protocol):
 class Offer:
     """The client's connection, for whoever can use it better; ``tally`` counts what is answered by it."""
 
-    __slots__ = ("_connection", "client_fd", "content_length", "input", "may_block", "relay", "start_response")
+    __slots__ = ("_connection", "_may_probe", "client_fd", "content_length", "input", "may_block", "relay",
+                 "start_response")
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse, connection: ClientConnection,
                  relay: Relay, tally: Tally) -> None:
@@ -106,6 +111,7 @@ class Offer:
         self.client_fd = connection.fileno()
         self.may_block = bool(environ["wsgi.multithread"])
         self._connection = connection
+        self._may_probe = environ["SERVER_PROTOCOL"] == "HTTP/1.1"
 
     def is_untouched_by(self, start_response: StartResponse) -> bool:
         """Whether no middleware wants to see the response."""
@@ -118,11 +124,17 @@ class Offer:
     def client_gone(self) -> bool:
         """Whether the client has closed its connection in both directions; with half of it, it can still be answered.
 
-        By TCP both look the same until something is sent.
+        By TCP both look the same until something is sent. So who has closed at least half is sent an interim response
+        once, which clients of HTTP/1.1 pass over (RFC 9110 section 15.2); one that has left resets the connection, and
+        is known to be gone when this is asked again.
         """
         poll = select.poll()
-        poll.register(self.client_fd, 0)  # POLLHUP and POLLERR are always told
-        return bool(poll.poll(0))
+        poll.register(self.client_fd, select.POLLRDHUP)
+        events = sum(event for _, event in poll.poll(0))
+        if events == select.POLLRDHUP and self._may_probe:
+            self._may_probe = False
+            _probe(self.client_fd)
+        return bool(events & (select.POLLHUP | select.POLLERR))
 
     def take(self) -> tuple[socket.socket, bytes]:
         """The client's connection, and the bytes that the server has read of it beyond the request's head."""
@@ -206,6 +218,13 @@ class Handover:
         environ[context.CLIENT_GONE] = offer.client_gone
         response = self.app(environ, offer.start_response)
         return cast(Untouched, response).hand_over() if getattr(response, "offer", None) is offer else response
+
+
+def _probe(descriptor: int) -> None:
+    """Send something that changes nothing, unless half and whole can be told apart without; errors are told by poll."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as sock:
+        if sock.family != socket.AF_UNIX:
+            sock.send(_CONTINUE, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 def nothing(start_response: StartResponse, status: str = "200 OK") -> Iterable[bytes]:

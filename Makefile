@@ -1,5 +1,6 @@
 # make test     set up, then ruff, mypy, import-linter and every test (without root: the unit tests)
 # make demo     set up, then two containers on the weave network, found by name; takes down what it started
+# make demo-hosts   the same on three hosts that share an etcd, each in a network namespace (as root)
 # make lint     ruff, mypy and import-linter
 # make bench    the measurements
 # make simulation   many hosts on one etcd, and all that can go wrong: 100 seeds of 1,000 hosts, for an hour or more
@@ -9,7 +10,7 @@
 
 BIN = .venv/bin
 
-.PHONY: help setup lint test demo bench simulation recordings clean
+.PHONY: help setup lint test demo demo-hosts bench simulation recordings clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -28,6 +29,10 @@ test: lint
 
 demo: setup
 	@examples/demo.sh
+
+demo-hosts: setup
+	@scripts/setup tests
+	$(BIN)/python examples/hosts.py
 
 bench:
 	@scripts/setup tests

@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_interface
 import pytest
 
 from tests.network.conftest import host  # noqa: F401  # a fixture
+from weavemw.cluster import forwarding
 from weavemw.cluster.forwarding import Forwarding
 from weavemw.cluster.peers import Overlay, Peer, RemoteContainer, Underlay
 from weavemw.errors import NetworkError
@@ -217,10 +218,10 @@ def test_removal_leaves_nothing(make):
     plane = make()
     plane.peers([peer()])
     plane.containers({A: [container()]})
-    make().remove()
+    forwarding.remove("weave")
     assert "weave-wx" not in run("ip", "link")
     assert (neighbours(), endpoints(), run("nft", "list", "ruleset")) == ({}, set(), "")
-    make().remove()
+    forwarding.remove("weave")
 
 
 def test_underlay_is_the_way_to_others(make):

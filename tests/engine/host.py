@@ -37,7 +37,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["TestHost", "destroy", "join", "sweep", "why_not"]
+__all__ = ["TestHost", "destroy", "join", "sweep", "unused_name", "why_not"]
 
 _NAMESPACES = Path("/run/netns")
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -61,7 +61,7 @@ class TestHost:
 
     def __init__(self, *, live_restore: bool = False, daemon_options: Sequence[str] = (),
                  engine_root: str | Path | None = None, images: bool = True) -> None:
-        self.name = f"wh{os.getpid()}-{next(_count)}"
+        self.name = unused_name()
         self.dir = _directory(self.name)
         self.socket = self.dir / "docker.sock"
         self.docker_host = f"unix://{self.socket}"
@@ -241,6 +241,11 @@ def why_not() -> str | None:
     if missing:
         return f"needs {', '.join(missing)} (apt-get install docker.io iptables iproute2 util-linux)"
     return None if _static_busybox() else "needs a static busybox (apt-get install busybox-static)"
+
+
+def unused_name() -> str:
+    """A name for a namespace that :func:`sweep` knows as one of this process."""
+    return f"wh{os.getpid()}-{next(_count)}"
 
 
 def join(a: TestHost, b: TestHost) -> tuple[str, str]:

@@ -36,8 +36,8 @@ def test_rules_are_nftables_own(host, wanted):
     tunnel_filter.apply(wanted)
     shown = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
     assert shown.count("table") == 2
-    tunnel_filter.remove(wanted)
-    tunnel_filter.remove(wanted)
+    tunnel_filter.remove(wanted.device)
+    tunnel_filter.remove(wanted.device)
     assert subprocess.run(["nft", "list", "ruleset"], capture_output=True, check=True).stdout == b""
 
 

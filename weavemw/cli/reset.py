@@ -139,6 +139,9 @@ def _remove_network(settings: Settings) -> Iterator[str]:
         for count, interface in enumerate(interfaces, 1):
             network.delete(interface.name)
             tell(count)
+    from weavemw.cluster import forwarding  # not for `weave --help`: it takes its time
+
+    forwarding.remove(settings.bridge)
     guard.remove(settings.bridge)
     firewall.shut()
     found = bridge.look(settings.bridge)

@@ -22,7 +22,7 @@ from weavemw.network.vxlan import Changes, Entries
 from weavemw.network.vxlan_messages import VxlanDevice
 from weavemw.network.wireguard import OVERHEAD, WireGuard, WireGuardPeer, inner_address
 
-__all__ = ["Forwarding", "device_name"]
+__all__ = ["Forwarding", "device_name", "remove", "tunnel_name"]
 
 _MTU = 1500  # of the device, in bytes, at least: whatever the path has less, senders are told
 _AGAIN = 60.0  # seconds between two looks at what nobody said has changed
@@ -88,20 +88,6 @@ class Forwarding:
 
     def close(self) -> None:
         """See :class:`~weavemw.cluster.peers.DataPlane`."""
-
-    def remove(self) -> None:
-        """Remove all of it from the kernel. Raises :class:`~weavemw.errors.NetworkError`."""
-        with NetlinkSocket() as host:
-            if host.link(self.name):
-                index, bridge = self._device = self._made(host)
-                found = _read(host, index, bridge)
-                _apply(host, vxlan.container_changes(index, bridge, dict.fromkeys(found.tunnels, 0),
-                                                     dict.fromkeys(found.neighbours, b""), found))
-                host.pour([vxlan_messages.delete_nexthop(number) for number in found.hosts])
-                host.do(messages.delete_link(self.name))
-        if self._tunnel:
-            self._tunnel.remove()
-        tunnel_filter.remove(self._wanted_filter(()))
 
     def _endpoint(self, peer: Peer) -> bytes:
         """Where VXLAN's packets for a host go: to it, or to its end of the tunnel."""
@@ -220,10 +206,32 @@ def device_name(bridge: str) -> str:
     return f"{bridge[:_NAME - 3]}-wx"
 
 
+def remove(bridge: str) -> None:
+    """Remove everything of this kind from the kernel, the WireGuard interface too; no error if there is nothing.
+
+    Raises :class:`~weavemw.errors.NetworkError`.
+    """
+    name = device_name(bridge)
+    with NetlinkSocket() as host:
+        device, master = host.link(name), host.link(bridge)
+        if device and master:
+            found = _read(host, device.index, master.index)
+            host.pour([vxlan_messages.delete_neighbour(master.index, address) for address in found.neighbours])
+            host.pour([vxlan_messages.delete_nexthop(number) for number in found.hosts])
+        for link in filter(None, map(host.link, (name, tunnel_name(bridge)))):
+            host.do(messages.delete_link(link.name))
+    tunnel_filter.remove(name)
+
+
+def tunnel_name(bridge: str) -> str:
+    """The name of the WireGuard interface under a bridge's VXLAN device."""
+    return f"{bridge[:_NAME - 3]}-wg"
+
+
 def _tunnel(overlay: Overlay, bridge: str, key_file: Path | None) -> WireGuard | None:
     if overlay.encrypted and key_file is None:
         raise SettingsError("an encrypted network needs a file for this host's key")
-    return WireGuard(f"{bridge[:_NAME - 3]}-wg", overlay.port + 1, key_file) if overlay.encrypted and key_file else None
+    return WireGuard(tunnel_name(bridge), overlay.port + 1, key_file) if overlay.encrypted and key_file else None
 
 
 def _device(host: NetlinkSocket, name: str) -> VxlanDevice | None:

@@ -33,11 +33,6 @@ class Filter:
     senders: frozenset[IPv4Address | IPv6Address]
     secured: str = ""
 
-    @property
-    def table(self) -> str:
-        """The name of the tables."""
-        return "weavemw_" + re.sub(r"\W", "_", self.device)
-
 
 def apply(wanted: Filter) -> None:
     """Let these rules hold, all at once, instead of those before. Raises :class:`~weavemw.errors.NetworkError`."""
@@ -46,15 +41,22 @@ def apply(wanted: Filter) -> None:
     _run(rules(wanted))
 
 
-def remove(wanted: Filter) -> None:
-    """Remove the tables; that there are none is no error. Raises :class:`~weavemw.errors.NetworkError`."""
+def remove(device: str) -> None:
+    """Remove the tables for a VXLAN device; no error if there are none.
+
+    Raises :class:`~weavemw.errors.NetworkError`.
+    """
     if shutil.which(_PROGRAM):
-        _run(_gone(wanted.table))
+        _run(_gone(_table(device)))
 
 
 def rules(wanted: Filter) -> str:
     """The rules as nft(8) reads them. Pure."""
-    return _gone(wanted.table) + _incoming(wanted) + _crossing(wanted)
+    return _gone(_table(wanted.device)) + _incoming(wanted) + _crossing(wanted)
+
+
+def _table(device: str) -> str:
+    return "weavemw_" + re.sub(r"\W", "_", device)
 
 
 def _gone(table: str) -> str:
@@ -66,7 +68,7 @@ def _incoming(wanted: Filter) -> str:
     elements = ", ".join(map(str, sorted(wanted.senders, key=int)))
     only = f'iifname != "{wanted.secured}" udp dport {wanted.port} drop' if wanted.secured else ""
     out = f'oifname != "{wanted.secured}" ip daddr 240.0.0.0/4 udp dport {wanted.port} drop' if wanted.secured else ""
-    return f"""table inet {wanted.table} {{
+    return f"""table inet {_table(wanted.device)} {{
   set senders {{ type ipv{wanted.family}_addr; {f"elements = {{ {elements} }}" if elements else ""} }}
   chain input {{
     type filter hook input priority -10;
@@ -83,7 +85,7 @@ def _incoming(wanted: Filter) -> str:
 
 def _crossing(wanted: Filter) -> str:
     way = {"input": "iifname", "output": "oifname"}
-    return f"""table bridge {wanted.table} {{
+    return f"""table bridge {_table(wanted.device)} {{
   chain own {{
     arp daddr ip {_LINK_LOCAL} drop
     arp saddr ip {_LINK_LOCAL} drop

@@ -69,12 +69,6 @@ class WireGuard:
             self._furnish(host, link, mtu)
             self._applied = (link.index, text)
 
-    def remove(self) -> None:
-        """Remove the interface; wireguard-go ends by itself then."""
-        with NetlinkSocket() as host:
-            if host.link(self.name):
-                host.do(messages.delete_link(self.name))
-
     def _furnish(self, host: NetlinkSocket, link: Link, mtu: int) -> None:
         own = IPv4Interface((inner_address(self.key), _PREFIX))
         if own not in host.addresses(link.index):

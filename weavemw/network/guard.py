@@ -4,7 +4,8 @@ Else root in a container (with Docker's default capabilities) could answer ARP f
 another one, or send in its name. Checked are the MAC address of each frame, the
 sender in ARP (RFC 826) and IPv4, in IPv6, and the target that a neighbour
 advertisement is about (RFC 4861). Router advertisements and redirects are no
-container's business, and VLAN tags would hide what is behind them.
+container's business, and VLAN tags would hide what is behind them. Of weaveDNS it may ask 5,000
+questions in a second: more would fill the socket, and others' questions be lost.
 
 The rules are nf_tables', a chain at each port (:mod:`weavemw.network.nftables`), in a table of our own.
 """
@@ -22,7 +23,20 @@ from weavemw.network import nftables
 from weavemw.network.addresses import Interface
 from weavemw.network.messages import Message
 from weavemw.network.netlink_socket import NetlinkSocket, NoSuchThing
-from weavemw.network.nftables import ARP, ICMPV6, IPV4, IPV6, LINK, NETWORK, TRANSPORT, VLAN, Rule, differs
+from weavemw.network.nftables import (
+    ARP,
+    ICMPV6,
+    IPV4,
+    IPV6,
+    LINK,
+    NETWORK,
+    TRANSPORT,
+    UDP,
+    VLAN,
+    Rule,
+    differs,
+    more_than,
+)
 
 __all__ = ["guard", "guarded", "remove", "rules", "unguard"]
 
@@ -31,6 +45,7 @@ _log = logging.getLogger(__name__)
 _ETHERNET_AND_IPV4 = bytes.fromhex("000108000604")  # hardware, protocol and their lengths in ARP
 _ROUTER_ADVERTISEMENT, _NEIGHBOUR_ADVERTISEMENT, _REDIRECT = b"\x86", b"\x88", b"\x89"
 _UNKNOWN_4, _UNKNOWN_6 = bytes(4), bytes(16)  # who asks whether an address is taken has none yet
+_QUESTIONS, _QUESTIONS_AT_ONCE = 5000, 100  # per second, and at once: the buffer of a socket holds some 270
 _NOT_HERE = {errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOENT, errno.EINVAL}
 
 
@@ -68,7 +83,7 @@ def remove(bridge: str) -> None:
 
 
 def rules(mac: str, addresses: Iterable[Interface]) -> tuple[Rule, ...]:
-    """What is dropped at a port: whatever is not from this MAC address and from one of the addresses. Pure."""
+    """What is dropped at a port: what is not from this MAC address and one of the addresses, and floods. Pure."""
     own, all_addresses = bytes.fromhex(mac.replace(":", "")), tuple(addresses)
     four = [each.ip.packed for each in all_addresses if each.version == 4]
     six = [*(each.ip.packed for each in all_addresses if each.version == 6), _link_local(own)]
@@ -83,6 +98,7 @@ def rules(mac: str, addresses: Iterable[Interface]) -> tuple[Rule, ...]:
         *(differs(TRANSPORT, 0, [], protocol=IPV6, transport=ICMPV6, kind=kind)
           for kind in (_ROUTER_ADVERTISEMENT, _REDIRECT)),
         *(differs(LINK, 0, [], protocol=tag) for tag in VLAN),
+        more_than(_QUESTIONS, _QUESTIONS_AT_ONCE, protocol=IPV4, transport=UDP, port=53),
     )
 
 

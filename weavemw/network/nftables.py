@@ -11,8 +11,9 @@ from collections.abc import Iterable
 
 from weavemw.network.messages import ACK, CREATE, DUMP, Message, attribute, attributes
 
-__all__ = ["ARP", "DROP", "ICMPV6", "IPV4", "IPV6", "LINK", "NETLINK_NETFILTER", "NETWORK", "TRANSPORT", "VLAN", "Rule",
-           "batch", "chain_name", "chains", "delete_chain", "delete_table", "differs", "set_chain"]
+__all__ = ["ARP", "DROP", "ICMPV6", "IPV4", "IPV6", "LINK", "NETLINK_NETFILTER", "NETWORK", "TRANSPORT", "UDP", "VLAN",
+           "Rule", "batch", "chain_name", "chains", "delete_chain", "delete_table", "differs", "more_than",
+           "set_chain"]
 
 NETLINK_NETFILTER = 12
 _SUBSYSTEM, _BATCH_BEGIN, _BATCH_END = 10, 16, 17
@@ -23,13 +24,13 @@ _HOOK_NUMBER, _HOOK_PRIORITY, _HOOK_DEVICE = 1, 2, 3
 _RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
 _LIST_ELEMENT, _EXPRESSION_NAME, _EXPRESSION_DATA, _VALUE, _VERDICT = 1, 1, 2, 1, 2
 _ACCEPT_POLICY, _DROP_CODE, _EQUAL, _UNEQUAL, _REGISTER = 1, 0, 0, 1, 1
-_META_PROTOCOL, _META_L4PROTO = 1, 16
+_META_PROTOCOL, _META_L4PROTO, _PACKETS, _OVER = 1, 16, 0, 1
 
 #: Where a field is counted from: the frame, the packet in it, or the message in that.
 LINK, NETWORK, TRANSPORT = 0, 1, 2
 #: What is in a frame, behind its first VLAN tag (EtherType), and what is in a packet.
 IPV4, ARP, VLAN, IPV6 = b"\x08\x00", b"\x08\x06", (b"\x81\x00", b"\x88\xa8"), b"\x86\xdd"
-ICMPV6 = b"\x3a"
+ICMPV6, UDP = b"\x3a", b"\x11"
 
 #: The expressions of a rule, which hold together or not at all; what follows the last one happens then.
 Rule = tuple[bytes, ...]
@@ -90,6 +91,14 @@ def differs(base: int, at: int, values: Iterable[bytes], *, protocol: bytes = b"
              *(_is(_payload(TRANSPORT, 0, 1), kind))]
     field = [_payload(base, at, len(values[0]))] if values else []
     return (*where, *field, *(_compared(_UNEQUAL, value) for value in values), DROP)
+
+
+def more_than(rate: int, burst: int, *, protocol: bytes, transport: bytes, port: int) -> Rule:
+    """Drop what is for a port beyond so many packets in a second, and so many at once."""
+    limit = attribute(1, struct.pack(">Q", rate)) + attribute(2, struct.pack(">Q", 1)) + attribute(3, _number(burst))
+    limit += attribute(4, _number(_PACKETS)) + attribute(5, _number(_OVER))
+    return (*_is(_meta(_META_PROTOCOL), protocol), *_is(_meta(_META_L4PROTO), transport),
+            *_is(_payload(TRANSPORT, 2, 2), struct.pack(">H", port)), _expression("limit", limit), DROP)
 
 
 def _is(loaded: bytes, value: bytes) -> tuple[bytes, ...]:

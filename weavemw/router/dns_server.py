@@ -10,6 +10,7 @@ where packets come one after the other in no time, a moment is waited for more (
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
@@ -45,6 +46,7 @@ SocketAddress = tuple[str, int]
 
 EVERYBODY = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
+_SO_RCVBUFFORCE, _BUFFER = 33, 2 << 20  # bytes; the kernel counts some 800 for each question
 _LARGEST_QUERY = 4096
 _TCP_CONNECTIONS = 128
 _TCP_IDLE = 10.0
@@ -236,11 +238,20 @@ class DnsServer:
         return True
 
 
+def _enlarge(udp: socket.socket) -> None:
+    """Let some thousand questions wait while we are busy, also beyond what the host allows if we may (socket(7))."""
+    udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+    with contextlib.suppress(PermissionError):
+        udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+
+
 def _socket(address: SocketAddress, kind: socket.SocketKind, device: str) -> socket.socket:
     bound = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, kind | socket.SOCK_NONBLOCK)
     try:
         if kind is socket.SOCK_STREAM:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
+            _enlarge(bound)
         if bound.family is socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # an IPv4 client is to be known as one
         if device:

@@ -442,7 +442,7 @@ def test_a_claim_takes_nothing_from_one_that_is_being_started(world):
     with ThreadPoolExecutor(1) as pool:
         with world.attachment.lock(first.id):
             claimed(world, first)
-            with pytest.raises(RouterBusy, match=f"held by {first.short_id}, which is being started"):
+            with pytest.raises(RouterBusy, match=f"held by {first.id}, which is being started"):
                 pool.submit(claimed, world, second, 0).result()
             waits = pool.submit(claimed, world, second, 20)
             world.docker.start(first.id)

@@ -58,6 +58,13 @@ def test_what_is_attached(docker: FakeDocker, daemon: Any, ask: Any, body: objec
     assert daemon.request.json == body
 
 
+def test_who_asks_to_be_left_alone_costs_no_question(docker: FakeDocker, daemon: Any, ask: Any) -> None:
+    """What the request says of it counts, whatever its image says."""
+    ask(CidrParser(daemon, docker=docker), "POST", CREATE, {"Image": "ten", "Env": ["WEAVE_CIDR=none"]})
+    assert isinstance(daemon.request.environ[context.DECISION], LeaveAlone)
+    assert docker.calls == []
+
+
 @pytest.mark.parametrize(("body", "reason"), [
     pytest.param({"Image": "busybox", "Env": ["WEAVE_CIDR=none"]}, "WEAVE_CIDR is none", id="none"),
     pytest.param({"Image": "none"}, "WEAVE_CIDR is none", id="image's none"),

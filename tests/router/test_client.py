@@ -121,7 +121,7 @@ def test_that_a_router_has_no_such_call_is_remembered(monkeypatch: pytest.Monkey
             client.addresses("a")
             assert client.default_subnet6() == ""
         assert _Counting.asked.count("/ipinfo/defaultsubnet6") == 1
-        monkeypatch.setattr("weavemw.router.client._REMEMBER_ABSENT", 0)
+        monkeypatch.setattr("weavemw.router.client._REMEMBER_FOR_GOOD", 0)
         assert client.default_subnet6() == ""
         assert _Counting.asked.count("/ipinfo/defaultsubnet6") == 2
         server.shutdown()
@@ -139,6 +139,25 @@ def test_a_router_that_replaces_another_is_asked_what_that_had_not(monkeypatch: 
         assert kept is not None
         kept.sock.close()
         assert client.default_subnet6() == "fd00:10::/64"
+        server.shutdown()
+
+
+def test_what_stays_as_long_as_a_router_runs_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The domain; and of the router that comes after it, anew."""
+    monkeypatch.setattr(_Counting, "asked", [])
+    monkeypatch.setattr("weavemw.router.client._REMEMBER", 0)
+    monkeypatch.setitem(_Counting.answers, "/domain", (200, b"weave.local.\n"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Counting) as server:
+        server.daemon_threads = True
+        Thread(target=server.serve_forever, daemon=True).start()
+        client = RouterClient(f"127.0.0.1:{server.server_address[1]}")
+        assert [client.domain() for _ in range(3)] == ["weave.local."] * 3
+        assert _Counting.asked.count("/domain") == 1
+        kept = client._http._pool.idle()
+        assert kept is not None
+        kept.sock.close()
+        assert client.domain() == "weave.local."
+        assert _Counting.asked.count("/domain") == 2
         server.shutdown()
 
 

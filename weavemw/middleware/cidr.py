@@ -13,6 +13,7 @@ from weavemw.dockerapi import routes
 from weavemw.dockerapi.configs import host_config, merged_env, network_mode
 from weavemw.dockerapi.payload import Object, body_of
 from weavemw.errors import BadRequest, DockerError
+from weavemw.network.addresses import value_in
 from weavemw.ops import logs
 
 if TYPE_CHECKING:
@@ -77,10 +78,12 @@ class CidrParser:
         reason = shared_network(mode)
         if reason:
             return LeaveAlone(reason)
+        env = document.strings("Env") or ()
+        if value_in(env) is not None and isinstance(wanted := wanted_by(env), LeaveAlone):
+            return wanted  # whatever the image says
         name = document.string("Image")
         image = self._image(name) if name else {}
-        wanted = wanted_by(merged_env(document.strings("Env") or (), _strings(image.get("Env"))),
-                           default_ipalloc=self.default_ipalloc)
+        wanted = wanted_by(merged_env(env, _strings(image.get("Env"))), default_ipalloc=self.default_ipalloc)
         if isinstance(wanted, LeaveAlone):
             return wanted
         reason = unsuitable_network(self.docker, mode)

@@ -28,7 +28,7 @@ from weavemw.transport.http_client import HttpClient
 __all__ = ["Interface", "Router", "RouterClient"]
 
 _REMEMBER = 2.0  # seconds, for what changes only when a router is started, or Docker's bridge made
-_REMEMBER_ABSENT = 60.0  # seconds, for a call that a router does not have
+_REMEMBER_FOR_GOOD = 60.0  # seconds, for what stays as long as a router runs
 #: What a router, ours and Weave Net 2.8, says of an address that is taken.
 _TAKEN = re.compile(r"Unable to claim: address (?P<address>\S+) is already owned by (?P<owner>\S+)")
 _FORM = "application/x-www-form-urlencoded"
@@ -101,7 +101,7 @@ class RouterClient:
         socket = address.socket if isinstance(address, RouterAddress) else None
         self._unix = HttpClient(hosts.Unix(str(socket))) if socket else None
         self._said: dict[str, tuple[float, str]] = {}
-        self._absent: dict[str, tuple[float, int]] = {}
+        self._said_for_good: dict[str, tuple[float, int, str]] = {}
 
     def allocate(self, container_id: str, subnet: str = "") -> Interface:
         path = _path("ip", container_id, *subnet.split("/", 1) if subnet else ())
@@ -141,7 +141,7 @@ class RouterClient:
         return tuple(self._json("/name", accept="application/json") or ())
 
     def domain(self) -> str:
-        return self._remembered("/domain") or ""
+        return self._asked_seldom("/domain")
 
     def dns_address(self, network: str = "") -> str | None:
         return self._remembered(f"/dns-address?network={quote(network)}" if network else "/dns-address")
@@ -167,17 +167,16 @@ class RouterClient:
         return said
 
     def _asked_seldom(self, path: str) -> str:
-        """As :meth:`_remembered`; also that the router has no such call, which is empty.
+        """What the router says there for as long as it runs; empty if it has no such call.
 
-        Another router may have it: while a connection of that time lives, the router is the same.
+        Another router may say something else: while a connection of that time lives, the router is the same.
         """
-        asked, router = self._absent.get(path, (-_REMEMBER_ABSENT, 0))
-        if time.monotonic() < asked + _REMEMBER_ABSENT and router == self._http.unbroken() != 0:
-            return ""
-        said = self._remembered(path)
-        if said is None:
-            self._absent[path] = time.monotonic(), self._http.unbroken()
-        return said or ""
+        asked, router, said = self._said_for_good.get(path, (-_REMEMBER_FOR_GOOD, 0, ""))
+        if time.monotonic() < asked + _REMEMBER_FOR_GOOD and router == self._http.unbroken() != 0:
+            return said
+        said = self._remembered(path) or ""
+        self._said_for_good[path] = time.monotonic(), self._http.unbroken(), said
+        return said
 
     def _json(self, path: str, accept: str = "*/*") -> Any:
         try:

@@ -864,6 +864,25 @@ def test_slow_answer_to_a_body(plain):
         assert all(b"200 OK" in read_until(client, b"{}") for client in clients)
 
 
+def test_slow_upgrades_hold_no_thread(plain):
+    """The daemon has yet to agree to twenty of them; then they are joined."""
+    release = threading.Event()
+
+    def agree(request: Request) -> None:
+        release.wait(15)
+        echo_upgraded(request)
+
+    plain.daemon.handlers["/containers/x/attach"] = agree
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(plain.connect()) for _ in range(20)]
+        for client in clients:
+            client.sendall(request("POST", "/containers/x/attach", "Connection: Upgrade", "Upgrade: tcp"))
+        assert eventually(lambda: asked(plain, "/containers/x/attach")() == 20)
+        assert b"200 OK" in plain.get("/_ping")
+        release.set()
+        assert all(read_until(client, b"\r\n\r\n") == UPGRADED for client in clients)
+
+
 def test_pipelined_requests_are_answered_in_turn(plain):
     """Also where the first takes its time, and the second fails."""
     release = held(plain)

@@ -365,7 +365,7 @@ class Reply:
                     return False
                 self._unsent = memoryview(self._unsent)[sent:] if sent < len(self._unsent) else b""
             piece = next(self._frames, None)
-            if piece is None:
+            if piece is None or self._connection.taken:
                 return True
             if not piece and self._connection.asked:
                 return False
@@ -541,8 +541,10 @@ class HttpServer:
             self._close(connection)
 
     def forget(self, connection: Connection) -> None:
-        """It is not the server's any more."""
+        """It is not the server's any more, and neither is what it waited for."""
         self._epoll.unregister(connection.fd)
+        if connection.asked:
+            self._epoll.unregister(connection.asked.fileno())
         self._leave(connection)
 
     def __len__(self) -> int:
@@ -669,7 +671,9 @@ class HttpServer:
                 self._app_failed(connection, reply, request, error)
         if connection.taken:
             reply.close()
-        return not connection.taken and connection.fd >= 0 and self._push(connection, reply)
+            connection.reset()
+            return False
+        return connection.fd >= 0 and self._push(connection, reply)
 
     def _answered(self, connection: Connection) -> None:
         """Go on with an answer that had to wait for another."""
@@ -724,6 +728,9 @@ class HttpServer:
             self._park(connection, reply)
             return False
         reply.close()
+        if connection.taken:
+            connection.reset()
+            return False
         kept = connection.keeps and connection.is_read()
         connection.reset()
         if not kept:

@@ -124,8 +124,10 @@ class Loop:
     def _run(self) -> None:
         assert self._epoll is not None  # made before this thread
         while not self._is_over():
-            for fd, event in self._epoll.poll(self._timeout()):
-                self._on_event(fd, event)
+            # What a session hears of its sockets at one time is one turn.
+            for session in {self._heard(fd, event): None for fd, event in self._epoll.poll(self._timeout())}:
+                if session:
+                    self._advance(session)
             self._take_new()
             for _ in range(len(self._busy)):
                 self._advance(self._busy.popleft())
@@ -145,13 +147,14 @@ class Loop:
             return 0
         return _TICK if self._timed or self._stop_by is not None else None
 
-    def _on_event(self, fd: int, event: int) -> None:
+    def _heard(self, fd: int, event: int) -> Session | None:
+        """Who has to move because of an event."""
         if fd == self._wake:
             os.eventfd_read(self._wake)
-        elif session := self._by_fd.get(fd):
-            if event & _GONE and not self._did(session, lambda: session.gone(fd)):
-                return
-            self._advance(session)
+        session = self._by_fd.get(fd)
+        if session and event & _GONE:
+            self._did(session, lambda: session.gone(fd))
+        return session
 
     def _take_new(self) -> None:
         while self._new:

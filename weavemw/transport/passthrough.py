@@ -101,10 +101,13 @@ class Passthrough:
                               "serve it with gunicorn")
         exchange = Exchange(environ, start_response, self.upstream, offer=offer, is_last=True)
         exchange.send(head_of(environ, close=False))
+        untouched = offer.is_untouched_by(start_response)
+        if untouched and offer.may_wait:
+            return exchange
         exchange.begin()
         if exchange.is_hijacked:
             return exchange.join()
-        return exchange if offer.is_untouched_by(start_response) else exchange.without_offer()
+        return exchange if untouched else exchange.without_offer()
 
     def _exchange(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         offer: Offer | None = environ.get(context.HANDOVER)
@@ -134,7 +137,7 @@ class Exchange:
 
                       ┌─ begin ── waits in this thread ──► begun ── iterated by the server, or whole: as it came
         new ─ send ─► sent
-                      └─ hand_over ── the server waits ──► begun ── as it came, piece by piece, or framed anew
+                      └─ hand_over ── the server waits ──► begun ── as it came, piece by piece; framed anew; or joined
                                         │ the client leaves: close ends it at the daemon
                                         └ no answer: on a new connection if this one was kept, else 502
 
@@ -166,6 +169,9 @@ class Exchange:
                 self.begin()
         except DockerUnreachable as error:  # ErrorResponder has returned by now
             yield self._refuse(self._start_response, error)
+            return
+        if self.offer and self.is_hijacked:
+            self.join()
             return
         if self.offer:
             self._respond()
@@ -312,7 +318,9 @@ class Exchange:
             yield from self.offer.framed([self._refuse(self.offer.start_response, error)])
             return
         assert self._head  # it has begun
-        if self._is_to_be_sent_as_it_came():
+        if self.is_hijacked:
+            self.join()
+        elif self._is_to_be_sent_as_it_came():
             yield self.offer.as_it_came(self._head, self._raw)
             while not self._decoder.done:
                 yield self._more()[0]

@@ -204,13 +204,14 @@ class Stream:
         self.down = Flow(upstream, client, to_client, through)
         self.call = call
         self.code = code
-        self.head = HeadReader()
+        self.head = HeadReader() if code is None else None
         self.deadline: float | None = None
         self._counted = False
         self._client_gone = False
         self._upstream_gone = False
         for sock in (client, upstream):
-            sock.setblocking(False)
+            if sock.gettimeout() != 0:
+                sock.setblocking(False)
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -295,6 +296,7 @@ class Stream:
     def _read_head(self, data: bytes) -> None:
         if not data:
             raise ProtocolError("it closed the connection without an answer")
+        assert self.head  # the answer's is yet to be read
         head = self.head.feed(data)
         if head:
             if head.status == 101:
@@ -302,13 +304,13 @@ class Stream:
             decoder_for("", head)
             self.code = str(head.status)
             self.down.begin_with(bytes(self.head.read))
-            self.head = HeadReader()
+            self.head = None
 
     def _refuse(self, error: Exception) -> None:
         self.code = "" if self._client_gone else "502"
         self.up.close()
         self.down.begin_with(bad_gateway(f"the Docker daemon gave no proper answer: {error}"), ended=True)
-        self.head = HeadReader()
+        self.head = None
 
     def _drain(self) -> None:
         try:

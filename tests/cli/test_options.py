@@ -145,3 +145,12 @@ def test_the_file_that_comes_along_names_every_setting() -> None:
     settings = Settings.from_mapping({name.replace("-", "_"): value for name, value in found.items()})
     assert settings == Settings(with_dns=True)
     router_arguments(settings, router_given({}, {}, router))
+
+
+def test_a_password_is_not_taken_for_encryption(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Hosts that share a store would else talk in plain text, whose user asked for the opposite."""
+    words = ["launch-router", "--store", "etcd://127.0.0.1:1", "--password", "secret"]
+    assert run(words, {"WEAVEMW_RUN_DIR": str(tmp_path)}) == 1
+    said = capsys.readouterr().err
+    assert "encrypt with --encrypt" in said
+    assert "secret" not in said

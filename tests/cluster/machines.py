@@ -110,6 +110,11 @@ class Machine(Space):
         self.do(lambda: ensure_bridge("weave", MTU))
         self.ip("address", "add", "169.254.53.1/32", "dev", "weave")
 
+    def close(self) -> None:
+        """wireguard-go ends with its interface, and would keep the namespace else."""
+        subprocess.run(["ip", "-n", self.name, "link", "delete", "weave-wg"], capture_output=True, check=False)
+        super().close()
+
     def peer(self, key: str | None = None, family: int = 4) -> Peer:
         endpoint = ip_address(self.address if family == 4 else self.address6)
         return Peer(self.id, self.name, Underlay((endpoint,), self.mtu, key))

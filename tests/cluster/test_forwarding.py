@@ -228,11 +228,13 @@ def test_underlay_is_the_way_to_others(make):
     """Others are told the address that packets to them have, and the MTU of the interface; or what is advertised."""
     run("ip", "link", "add", "u0", "mtu", "1400", "type", "veth", "peer", "name", "u1")
     run("ip", "address", "add", "10.99.0.1/24", "dev", "u0")
-    run("ip", "address", "add", "10.98.0.1/24", "dev", "u1")
+    run("ip", "address", "add", "240.1.2.3/4", "dev", "u1")
     run("ip", "link", "set", "u0", "up")
     run("ip", "link", "set", "u1", "up")
     assert make().underlay() == Underlay((ip_address("10.99.0.1"),), 1400)
     advertised = Forwarding(Overlay(), advertise=[ip_address("198.51.100.7")], towards=[ip_address("10.99.0.9")])
     assert advertised.underlay().endpoints == (ip_address("198.51.100.7"), ip_address("10.99.0.1"))
+    nowhere = Forwarding(Overlay(), towards=[ip_address("198.51.100.1")])
+    assert nowhere.underlay().endpoints == (ip_address("10.99.0.1"),)  # and not that of the tunnel
     with pytest.raises(NetworkError, match="no IPv6 address"):
         make(family=6).underlay()

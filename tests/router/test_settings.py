@@ -24,6 +24,7 @@ def test_defaults() -> None:
     ({"default_subnet": IPv4Network("10.0.0.0/24")}, "default subnet 10.0.0.0/24 is not within the range 10.32.0.0/12"),
     ({"dns_domain": ""}, "DNS domain '': invalid host name: ''"),
     ({"dns_ttl": -1}, "DNS TTL -1: choose 0 to 2147483647 seconds"),
+    ({"encrypt": True}, "--encrypt without --store: this host is alone"),
     ({"mtu": 10}, "MTU 10: choose 576 to 65535 bytes"),
     ({"docker_host": "tcp://x"}, "docker host 'tcp://x': only unix:///path is supported"),
     ({"log_level": "loud"}, "log level 'loud': choose debug, info, warning or error"),

@@ -28,7 +28,7 @@ from weavemw.cli.router import router_serves
 from weavemw.cli.shell import mending
 from weavemw.cli.supervisor import PROXY, ROUTER, Supervisor, python_environ
 from weavemw.dockerapi import hosts
-from weavemw.errors import Conflict, WeaveError
+from weavemw.errors import Conflict, SettingsError, WeaveError
 from weavemw.ops import run_file
 from weavemw.router.settings import RouterSettings, split_host_port
 from weavemw.serving import exposure, listeners
@@ -211,9 +211,12 @@ def _print(weave: Invocation, proxy: Mapping[str, Any], router: Mapping[str, sou
 
 
 def _without_effect(weave: Invocation, options: Mapping[str, Any], written: Mapping[str, Any]) -> list[str]:
-    if "store" in _router_given(weave, written):  # hosts find each other there
-        options = {**options, "peers": (), "no_discovery": False, "init_peer_count": None}
+    given = _router_given(weave, written)
     table = {name: each.value for name, each in weave.file_section("router").items()}
+    if "store" in given:  # hosts find each other there
+        if (options.get("password") or table.get("password")) and "encrypt" not in given:
+            raise SettingsError("--password: hosts that share a store have keys instead; encrypt with --encrypt")
+        options, table = {"peers": ()}, {}
     peers_given = peers.ignored({name: options.get(name) or table.get(name) for name in peers.OPTIONS})
     return [peers_given, *_strange_variables(weave)]
 

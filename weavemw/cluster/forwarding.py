@@ -57,6 +57,12 @@ class Forwarding:
         self._look_at = self._filter_at = 0.0
         self._filter: Filter | None = None
 
+    def check(self) -> None:
+        """Raises :class:`~weavemw.errors.NetworkError` where this host lacks what it takes, and says what that is."""
+        tunnel_filter.check()
+        if self._tunnel:
+            self._tunnel.make()
+
     def underlay(self) -> Underlay:
         """See :class:`~weavemw.cluster.peers.DataPlane`."""
         found = local_underlay(self.overlay.family, self.advertise, self.towards, self.bridge)

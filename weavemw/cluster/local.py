@@ -12,6 +12,7 @@ from weavemw.errors import NetworkError
 from weavemw.network import messages
 from weavemw.network.messages import Link
 from weavemw.network.netlink_socket import NetlinkSocket
+from weavemw.network.wireguard import TUNNELS
 
 __all__ = ["local_underlay", "source"]
 
@@ -49,4 +50,4 @@ def source(target: Endpoint) -> Endpoint | None:
 
 def _leads_here(address: Endpoint, link: Link, bridge: str, family: int) -> bool:
     return (address.version == family and not address.is_loopback and not address.is_link_local
-            and link.kind != "bridge" and link.name != bridge and link.kind != "wireguard")
+            and link.kind != "bridge" and link.name != bridge and address not in TUNNELS)

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from weavemw.errors import NetworkError
 
-__all__ = ["Filter", "apply", "remove", "rules"]
+__all__ = ["Filter", "apply", "check", "remove", "rules"]
 
 _LIMIT = 10.0  # seconds
 _LINK_LOCAL = "169.254.0.0/16"
@@ -34,10 +34,15 @@ class Filter:
     secured: str = ""
 
 
-def apply(wanted: Filter) -> None:
-    """Let these rules hold, all at once, instead of those before. Raises :class:`~weavemw.errors.NetworkError`."""
+def check() -> None:
+    """Raises :class:`~weavemw.errors.NetworkError` where nothing can be filtered."""
     if not shutil.which(_PROGRAM):
         raise NetworkError("can't keep packets of strangers out: nft is missing (apt-get install nftables)")
+
+
+def apply(wanted: Filter) -> None:
+    """Let these rules hold, all at once, instead of those before. Raises :class:`~weavemw.errors.NetworkError`."""
+    check()
     _run(rules(wanted))
 
 

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -26,12 +26,14 @@ from weavemw.network.messages import ACK, CREATE, EXCL, Link, Message, attribute
 from weavemw.network.netlink_socket import NetlinkSocket
 from weavemw.ops import files
 
-__all__ = ["OVERHEAD", "WireGuard", "WireGuardPeer", "configuration", "inner_address", "public_key"]
+__all__ = ["OVERHEAD", "TUNNELS", "WireGuard", "WireGuardPeer", "configuration", "inner_address", "public_key"]
 
 #: Bytes that WireGuard adds to a packet, by the family of the underlay.
 OVERHEAD = {4: 60, 6: 80}
 
-_NETWORK, _PREFIX = IPv4Address("240.0.0.0"), 4
+#: The addresses of hosts in the tunnel.
+TUNNELS = IPv4Network("240.0.0.0/4")
+
 _LIMIT = 10.0  # seconds that a program has
 _UNKNOWN_KIND = {errno.EOPNOTSUPP, errno.ENODEV, errno.EINVAL}
 
@@ -56,6 +58,12 @@ class WireGuard:
         self.key = public_key(self._private)
         self._applied: tuple[int, str] | None = None
 
+    def make(self) -> None:
+        """Let there be the interface; its peers stay. Raises as :meth:`set_up` does."""
+        with NetlinkSocket() as host:
+            if not host.link(self.name):
+                self._made(host)
+
     def set_up(self, peers: Iterable[WireGuardPeer], mtu: int) -> None:
         """Let the interface be up, reach exactly these hosts, and take packets of ``mtu`` bytes.
 
@@ -70,12 +78,12 @@ class WireGuard:
             self._applied = (link.index, text)
 
     def _furnish(self, host: NetlinkSocket, link: Link, mtu: int) -> None:
-        own = IPv4Interface((inner_address(self.key), _PREFIX))
+        own = IPv4Interface((inner_address(self.key), TUNNELS.prefixlen))
         if own not in host.addresses(link.index):
             host.do(messages.add_address(link.index, own))
         if link.mtu != mtu or not link.flags & messages.IFF_UP:
             host.do(messages.set_link(index=link.index, up=True, mtu=mtu))
-        host.do(vxlan_messages.blackhole(_NETWORK.packed, _PREFIX))
+        host.do(vxlan_messages.blackhole(TUNNELS.network_address.packed, TUNNELS.prefixlen))
 
     def _made(self, host: NetlinkSocket) -> Link:
         _require("wg", "wireguard-tools")
@@ -95,7 +103,7 @@ class WireGuard:
 def inner_address(key: str) -> IPv4Address:
     """The address in the tunnel of the host that has this public key. Pure."""
     number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
-    return _NETWORK + (number % (2**28 - 2) + 1)
+    return TUNNELS.network_address + (number % (2**28 - 2) + 1)
 
 
 def configuration(private: str, port: int, peers: Iterable[WireGuardPeer], their_port: int) -> str:

@@ -79,6 +79,7 @@ _V4, _V6 = _Network(IPv4Network), _Network(IPv6Network)
               help="Where other hosts reach this one, if not at its own address; repeatable.")
 @click.option("--vxlan-port", default=_D.vxlan_port, show_default=True, help="UDP port between hosts.")
 @click.option("--vxlan-id", default=_D.vxlan_id, show_default=True, help="VXLAN network identifier between hosts.")
+@click.option("--encrypt", is_flag=True, help="WireGuard between hosts, UDP port --vxlan-port + 1; on all or on none.")
 @click.option("--force", is_flag=True, help="Accept a range that overlaps a route of this host.")
 @click.option("--log-level", default=_D.log_level, show_default=True)
 def main(**options: Any) -> None:

@@ -39,7 +39,7 @@ __all__ = ["RouterSettings", "run", "running"]
 
 log = logging.getLogger(__name__)
 
-_DATABASE = "router.db"  # in the state directory
+_DATABASE, _WIREGUARD_KEY = "router.db", "wireguard.key"  # in the state directory
 _FIREWALL_AGAIN = 5.0  # seconds between two looks at the host's firewall
 _DOCKER_LIMIT = 5.0  # seconds that Docker has to answer
 _ELSEWHERE = "--state-dir names another directory"
@@ -182,7 +182,10 @@ def _plane(settings: RouterSettings) -> DataPlane:
         return NoDataPlane(settings.advertised)
     from weavemw.cluster.forwarding import Forwarding
 
-    return Forwarding(settings.overlay, settings.bridge, advertise=settings.advertised)
+    plane = Forwarding(settings.overlay, settings.bridge, advertise=settings.advertised,
+                       key_file=settings.state_dir / _WIREGUARD_KEY if settings.encrypt else None)
+    plane.check()
+    return plane
 
 
 def _conf(settings: RouterSettings, allocator: Allocator) -> str:

@@ -38,6 +38,7 @@ class RouterSettings:
     whose metrics are shown with the router's own; the API's unix socket is there.
     With ``http_read_only``, ``http_address`` takes no changes. ``store`` is an etcd that hosts share
     (see :class:`~weavemw.cluster.store_settings.StoreSettings`); without it, the router serves a single host.
+    With ``encrypt``, what goes between hosts is encrypted, or goes not at all.
     """
 
     state_dir: Path = Path("/var/lib/weavemw")
@@ -69,6 +70,7 @@ class RouterSettings:
     advertise: tuple[str, ...] = ()
     vxlan_port: int = 6784
     vxlan_id: int = 6784
+    encrypt: bool = False
     force: bool = False
     log_level: str = "info"
 
@@ -101,7 +103,7 @@ class RouterSettings:
     def overlay(self) -> Overlay:
         """What all hosts of a network have in common on the wire."""
         families = {address.version for address in self.advertised}
-        return Overlay(self.vxlan_id, self.vxlan_port, families.pop() if families else 4)
+        return Overlay(self.vxlan_id, self.vxlan_port, families.pop() if families else 4, self.encrypt)
 
     @property
     def advertised(self) -> tuple[Endpoint, ...]:
@@ -131,6 +133,7 @@ class RouterSettings:
         given = [name for name in ("store_ca", "store_cert", "store_key", "store_user", "store_password_file")
                  if getattr(self, name)]
         _require(bool(self.store) or not given, f"--{''.join(given[:1]).replace('_', '-')} without --store")
+        _require(bool(self.store) or not self.encrypt, "--encrypt without --store: this host is alone")
         _ = self.shared  # raises for what can't be used
         _require(len({address.version for address in self.advertised}) < 2,
                  "addresses to advertise: of one family, all of them")

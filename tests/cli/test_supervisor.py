@@ -15,7 +15,18 @@ import pytest
 import weavemw
 from weavemw import wait
 from weavemw.cli import supervisor
-from weavemw.cli.supervisor import PROXY, ROUTER, Launch, Supervisor, cause, complaint, container_body, python_environ
+from weavemw.cli.supervisor import (
+    PROXY,
+    ROUTER,
+    Launch,
+    Supervisor,
+    cause,
+    complaint,
+    container_body,
+    is_made_here,
+    our_images,
+    python_environ,
+)
 from weavemw.errors import Conflict
 
 
@@ -74,13 +85,42 @@ class FakeEngine:
 class Interrupted(FakeEngine):
     """Makes a container, and is interrupted before it can say so."""
 
-    def image_labels(self, name: str) -> dict[str, str]:
-        return {"weavemw.enter": hashlib.sha256(wait.program("enter")).hexdigest()}
+    def image(self, name: str) -> dict[str, Any]:
+        return _image(supervisor._image_root(wait.program("enter")))
 
     def create(self, name: str, body: dict[str, Any]) -> str:
         self.containers[name] = _inspected(body)
         os.kill(os.getpid(), signal.SIGINT)
         return name
+
+
+def _image(root: bytes, **config: Any) -> dict[str, Any]:
+    return {"RootFS": {"Layers": [f"sha256:{hashlib.sha256(root).hexdigest()}"]},
+            "Config": {"Entrypoint": ["/enter"], "Env": None, "Cmd": [], "Labels": {"weavemw": "1"}, **config}}
+
+
+def test_an_image_is_known_by_what_it_holds() -> None:
+    """Not by its name or labels, which anybody's image may have that is loaded or pulled: it would run as root here."""
+    root = supervisor._image_root(b"\x7fELF")
+    assert is_made_here(_image(root), root)
+    assert not is_made_here({}, root)
+    assert not is_made_here(_image(b"another"), root)
+    extended = _image(root)
+    extended["RootFS"]["Layers"].append("sha256:00")
+    for other in (extended, _image(root, Env=["PYTHONPATH=/tmp/evil"]), _image(root, Entrypoint=["/evil"]),
+                  _image(root, Cmd=["x"]), _image(root, User="1"), _image(root, Volumes={"/host": {}})):
+        assert not is_made_here(other, root)
+
+
+def test_only_images_of_ours_are_removed() -> None:
+    """One that has our label has it from somebody else."""
+    class Images:
+        def labelled_images(self, label: str) -> tuple[str, ...]:
+            assert label == "weavemw"
+            return ("weavemw/host:0.0.1", "precious:latest", "weavemw/hosting:1")
+
+    engine: Any = Images()
+    assert our_images(engine) == ["weavemw/host:0.0.1"]
 
 
 def test_interrupted_while_a_container_is_made() -> None:

@@ -110,12 +110,12 @@ def test_events_that_are_refused_or_do_not_come() -> None:
         next(DockerClient(Canned(error=NoAnswer("refused"))).events())
 
 
-@pytest.mark.parametrize(("status", "body", "labels"), [
-    (200, {"Config": {"Labels": {"a": "b"}}}, {"a": "b"}), (200, {"Config": None}, {}), (404, {"message": "no"}, {}),
+@pytest.mark.parametrize(("status", "body", "image"), [
+    (200, {"Id": "i", "Config": None}, {"Id": "i", "Config": None}), (404, {"message": "no"}, {}),
 ])
-def test_labels_of_an_image(status: int, body: Any, labels: dict[str, str]) -> None:
+def test_an_image(status: int, body: Any, image: dict[str, Any]) -> None:
     canned = Canned(status, body)
-    assert DockerClient(canned).image_labels("a/b:1") == labels
+    assert DockerClient(canned).image("a/b:1") == image
     assert canned.asked[0][1] == "/images/a%2Fb%3A1/json"
 
 

@@ -228,6 +228,24 @@ def test_an_address_that_was_taken_away_is_given_anew(weave: Launched) -> None:
     weave.docker("rm", "-f", "re")
 
 
+def test_an_image_cannot_pass_for_that_of_our_containers(weave: Launched) -> None:
+    """Whoever loads or pulls one with its name and labels would run it as root at the next launch."""
+    def image(field: str) -> str:
+        return str(weave.host.docker("image", "inspect", "-f", f"{{{{json {field}}}}}", name).stdout)
+
+    name = weave.host.docker("inspect", "-f", "{{.Config.Image}}", "weaveproxy").stdout.strip()
+    made, layers, label = image(".Id"), image(".RootFS.Layers"), json.loads(image(".Config.Labels"))["weavemw"]
+    weave.weave("relaunch")
+    assert image(".Id") == made, "it is made once"
+    root = weave.host.run("sh", "-c", "docker export $(docker create busybox true)", text=False).stdout
+    weave.host.docker("import", "-c", f"LABEL weavemw={label}", "-c", 'ENTRYPOINT ["/enter"]', "-", name, input=root,
+                      text=False)
+    assert image(".RootFS.Layers") != layers
+    weave.weave("relaunch")
+    assert image(".RootFS.Layers") == layers
+    assert weave.docker("version").returncode == 0
+
+
 # A client, by TCP or by the unix socket
 
 @pytest.mark.parametrize("method", ["POST", "GET"])

@@ -15,6 +15,7 @@ from weavemw.cli.launch import stop_running_proxy, stop_running_router
 from weavemw.cli.management import ManagingClient
 from weavemw.cli.progress import progress
 from weavemw.cli.router import router_serves
+from weavemw.cli.supervisor import our_images
 from weavemw.dockerapi import hosts
 from weavemw.errors import Conflict, DockerUnreachable, WeaveError
 from weavemw.network import bridge, exposed, firewall, guard
@@ -205,7 +206,7 @@ def _removed(directory: Path) -> Iterator[str]:
 
 
 def _remove_images(docker: ManagingClient) -> Iterator[str]:
-    for name in docker.labelled_images("weavemw"):
+    for name in our_images(docker):
         try:
             docker.remove_image(name)
         except WeaveError as error:

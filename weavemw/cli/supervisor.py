@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import re
 import signal
@@ -37,6 +38,8 @@ __all__ = [
     "cause",
     "complaint",
     "container_body",
+    "is_made_here",
+    "our_images",
     "python_environ",
 ]
 
@@ -45,6 +48,7 @@ _SECOND = 1_000_000_000  # in Docker's nanoseconds
 _BY_SIGNAL = 128  # with the signal's number, an exit status
 _ERROR = re.compile(r"\[(?:ERROR|CRITICAL)\] (.*)")
 _LABEL = "weavemw"  # on our containers and images, with the version that made them
+_REPOSITORY, _ENTRYPOINT = "weavemw/host", ["/enter"]
 _HINT_NOT_FOUND = " (is this the machine that Docker runs on? else use --foreground there)"
 
 
@@ -160,17 +164,16 @@ class Supervisor:
         return found if found and _LABEL in (found["Config"]["Labels"] or {}) else None
 
     def install_image(self) -> str:
-        """Make the image of our containers if it is not there; gives its name."""
-        enter = wait.program("enter")
-        digest = hashlib.sha256(enter).hexdigest()
-        if self.docker.image_labels(_image()).get("weavemw.enter") != digest:
-            changes = ('ENTRYPOINT ["/enter"]', f"LABEL {_LABEL}={weavemw.__version__} weavemw.enter={digest}")
-            self.docker.import_image(_image(), _image_root(enter), changes=changes)
+        """Make the image of our containers if it is not there, or another one has its name; gives its name."""
+        root = _image_root(wait.program("enter"))
+        if not is_made_here(self.docker.image(_image()), root):
+            changes = (f"ENTRYPOINT {json.dumps(_ENTRYPOINT)}", f"LABEL {_LABEL}={weavemw.__version__}")
+            self.docker.import_image(_image(), root, changes=changes)
         return _image()
 
     def remove_old_images(self) -> None:
         """Remove images that other versions made, but those that something still runs from."""
-        for name in set(self.docker.labelled_images(_LABEL)) - {_image()}:
+        for name in set(our_images(self.docker)) - {_image()}:
             try:
                 self.docker.remove_image(name)
             except DockerError as error:
@@ -191,6 +194,23 @@ class Supervisor:
         state = found.get("State") or {}
         return cause(self.docker.logs(container, lines=50), state, limit) + (
             _HINT_NOT_FOUND if state.get("ExitCode") == 127 else "")
+
+
+def is_made_here(image: Mapping[str, Any], root: bytes) -> bool:
+    """Whether an image, as inspect shows it, holds this root directory and is told nothing but our entrypoint. Pure.
+
+    Its name proves nothing: an image that somebody loads or pulls may have it, and its containers are root here.
+    """
+    layers, config = (image.get("RootFS") or {}).get("Layers"), dict(image.get("Config") or {})
+    told = [name for name in ("Env", "User", "Cmd", "Volumes", "WorkingDir", "ExposedPorts", "OnBuild")
+            if config.get(name)]
+    return layers == [f"sha256:{hashlib.sha256(root).hexdigest()}"] and config.get("Entrypoint") == _ENTRYPOINT \
+        and not told
+
+
+def our_images(docker: ManagingClient) -> list[str]:
+    """Names of our containers' images, of whichever version; a label alone may be any image's."""
+    return [name for name in docker.labelled_images(_LABEL) if name.startswith(f"{_REPOSITORY}:")]
 
 
 def container_body(program: Program, arguments: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -303,7 +323,7 @@ def _python(module: str, *arguments: str) -> list[str]:
 
 
 def _image() -> str:
-    return f"weavemw/host:{weavemw.__version__}"
+    return f"{_REPOSITORY}:{weavemw.__version__}"
 
 
 def _image_root(enter: bytes) -> bytes:

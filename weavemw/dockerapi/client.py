@@ -134,10 +134,10 @@ class DockerClient:
         """Stop a container: SIGTERM, and SIGKILL after ``grace`` seconds; no error if it is not running or gone."""
         self._container("POST", container, f"/stop?t={grace}", also=(304, 404), timeout=self.timeout + grace)
 
-    def image_labels(self, image: str) -> dict[str, str]:
-        """The labels of an image, empty if there is no such image."""
-        reply = self._call("GET", f"/images/{_segment(image)}/json", also=(404,))
-        return dict((self._json(reply).get("Config") or {}).get("Labels") or {}) if reply.status == 200 else {}
+    def image(self, name: str) -> dict[str, Any]:
+        """An image as inspect shows it, empty if there is none (``GET /images/{name}/json``)."""
+        reply = self._call("GET", f"/images/{_segment(name)}/json", also=(404,))
+        return dict(self._json(reply)) if reply.status == 200 else {}
 
     def _container(self, method: str, container: str, what: str, *, also: tuple[int, ...] = (),
                    timeout: float = 0) -> Answer:

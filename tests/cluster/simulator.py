@@ -339,7 +339,7 @@ class Host:
 
     def _remove(self, peer: str) -> None:
         etcd = self.world.etcd
-        etcd.txn(Txn((), (Delete(f"peer/{peer}"),)))
+        etcd.txn(Txn((), (Delete(f"peer/{peer}"), Put(f"removed/{peer}", ""))))
         for pair in etcd.with_value("block/", peer):
             etcd.txn(Txn((), (Delete(pair.key),)))
 

@@ -156,10 +156,22 @@ def test_what_etcd_has_forgotten_is_put_back_unless_another_took_it(host: Kept) 
 def test_a_host_that_was_removed_takes_nothing(host: Kept) -> None:
     host.work()
     (block,) = host.book.blocks()
-    host.etcd.txn(Txn((), (Delete("peer/h1"), Delete(block.key))))
+    host.etcd.txn(Txn((), (Delete("peer/h1"), Put("removed/h1", ""), Delete(block.key))))
     host.keeper.to_reconcile = True
     host.work()
     assert host.book.blocks() == frozenset()
+
+
+def test_an_etcd_that_knows_nothing_takes_no_block_from_a_host(host: Kept) -> None:
+    host.work()
+    blocks = host.book.blocks()
+    host.etcd.txn(Txn((), (Delete("peer/h1"), *(Delete(block.key) for block in blocks))))
+    host.keeper.to_reconcile = True
+    host.work()
+    assert host.book.blocks() == blocks
+    host.etcd.txn(Txn((), (Put("peer/h1", "x"),)))
+    host.work()
+    assert owned(host.etcd) == blocks
 
 
 def test_no_block_is_taken_while_there_is_a_hold(host: Kept) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -141,6 +142,29 @@ def test_a_start_waits_for_no_store(host: Callable[..., Host], etcd: Cluster) ->
         etcd.members[0].send(signal.SIGCONT)
     until(lambda: one.report()["Router"]["Store"]["State"] == "connected")
     until(lambda: one.client.allocate("c2", "10.33.2.0/24"))
+
+
+def test_an_etcd_that_lost_everything_is_told_anew(host: Callable[..., Host], tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    try:
+        cluster.start()
+        cluster.wait()
+        one, two = host(store=cluster.url), host(store=cluster.url)
+        held = {each.client.allocate("c") for each in (one, two)}
+        one.client.register("c", one.client.addresses("c")[0], "c.weave.local")
+        cluster.stop()
+        shutil.rmtree(tmp_path / "m0")
+        cluster.start()
+        cluster.wait()
+        until(lambda: [each["Blocks"] for each in two.report()["IPAM"]["Entries"]] == [1, 1], 40)
+        until(lambda: two.lookup("c.weave.local."))
+        assert "history was lost" in "".join(each.ask("GET", "/status") for each in (one, two))
+        given = {each.client.allocate(f"d{number}") for number in range(20) for each in (one, two)}
+        assert len(given | held) == 42
+        with pytest.raises(RouterError, match=r"no host takes blocks|was lost"):
+            two.client.allocate("e", "10.33.2.0/24")
+    finally:
+        cluster.stop()
 
 
 def test_one_host_becomes_many_and_takes_its_containers_along(host: Callable[..., Host], etcd: Cluster) -> None:

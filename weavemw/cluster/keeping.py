@@ -213,6 +213,8 @@ class Keeper:
     def _put_back(self, block: Block) -> Steps:
         """It is ours here, and not there: etcd is older than we are, or somebody removed us."""
         if not (yield from self._done(self._taking(block), block)):
+            if (yield Get(f"peer/{self.peer}")) is None and (yield Get(f"removed/{self.peer}")) is None:
+                raise StoreUnavailable("etcd does not know this host yet")
             yield Local(lambda: self.book.freeze(block))
             self.conflicts.add(block)
 

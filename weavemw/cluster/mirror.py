@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address, ip_interface
 from typing import Any
@@ -14,6 +14,7 @@ from weavemw.cluster.peers import Endpoint, Overlay, Peer, RemoteContainer, Unde
 
 __all__ = ["ContainerEntry", "Mirror", "PeerEntry"]
 
+_SLICE = 200  # keys in one step
 _WITHHELD = 60.0  # seconds that a host is unseen before its names are
 
 
@@ -99,12 +100,18 @@ class Mirror:
 
     def reset(self, pairs: Iterable[Pair]) -> None:
         """This is all there is now."""
+        for _ in self.resetting(pairs):
+            pass
+
+    def resetting(self, pairs: Iterable[Pair]) -> Iterator[None]:
+        """:meth:`reset`, a little at each step: there may be a hundred thousand containers."""
         now = {pair.key: pair.value for pair in pairs}
-        for key, value in now.items():
+        gone = self.values.keys() - now.keys()
+        for number, (key, value) in enumerate((*now.items(), *((key, None) for key in gone))):
             if self.values.get(key) != value:
                 self.apply(key, value)
-        for key in self.values.keys() - now.keys():
-            self.apply(key, None)
+            if number % _SLICE == 0:
+                yield
         for peer in self.peers.keys() - self.up.keys():
             self.unseen_since.setdefault(peer, self._clock())
 

@@ -218,8 +218,12 @@ class SharedNetwork:
         await self._enter()
         listing = await self.client.list(self.prefix)
         await self._check_history(listing)
-        self.mirror.reset(replace(pair, key=self._own(pair.key)) for pair in listing.pairs)
-        self._after_list()
+        if not any(pair.key == f"{self.prefix}peer/{self.peer}" for pair in listing.pairs):  # an old backup, or none
+            self._entered, self.mirror.values = False, {**self.mirror.values, f"peer/{self.peer}": ""}
+            await self._enter()
+        for _ in self.mirror.resetting(replace(pair, key=self._own(pair.key)) for pair in listing.pairs):
+            await asyncio.sleep(0)  # DNS is answered meanwhile
+        await self._after_list()
         try:
             async for changes in self.client.watch(self.prefix, listing.revision + 1):
                 for change in changes.changes:
@@ -230,7 +234,7 @@ class SharedNetwork:
         except HistoryLost:
             await self._hold()
 
-    def _after_list(self) -> None:
+    async def _after_list(self) -> None:
         self.keeper.to_reconcile = True
         self._bring_along()
         for owner in {*self.mirror.own_texts, *self.book.owners(), *(each.owner for each in self.names.records())}:
@@ -238,7 +242,7 @@ class SharedNetwork:
         self.trouble = None
         self.listed.set()
         self._work.set()
-        self._show_now()
+        await self._show()
 
     def _heard(self, key: str, value: str | None) -> None:
         self.mirror.apply(key, value)
@@ -254,16 +258,14 @@ class SharedNetwork:
             log.error("%s", self.doubt)
 
     async def _show(self) -> None:
-        self._show_now()
-        async with self._changed:
-            self._changed.notify_all()
-
-    def _show_now(self) -> None:
         """Names at once; the data plane hears of it in its own time."""
-        for peer in self.mirror.fresh:
+        for peer in tuple(self.mirror.fresh):
             self._show_names(peer)
+            await asyncio.sleep(0)  # DNS is answered meanwhile
         if self.mirror.fresh or self.mirror.hosts_changed:
             self._told.set()
+        async with self._changed:
+            self._changed.notify_all()
 
     def _show_names(self, peer: str) -> None:
         self.names.set_remote(peer, [Record(f"{owner}@{peer}", address, fqdn)
@@ -466,8 +468,9 @@ class SharedNetwork:
                 async with asyncio.timeout(_RESAY):
                     await self._told.wait()
             self._told.clear()
-            for peer in self.mirror.unseen_since:
+            for peer in tuple(self.mirror.unseen_since):
                 self._show_names(peer)
+                await asyncio.sleep(0)
 
     async def _forward_once(self) -> None:
         fresh = set(self.mirror.fresh)

@@ -12,12 +12,25 @@ from pathlib import Path
 import pytest
 from etcdmembers import ETCD, Cluster, Member, free_ports
 
-from weavemw.cluster.etcd import EtcdClient
+from weavemw.cluster.etcd import EtcdClient, _status
 from weavemw.cluster.kv import Absent, Change, Delete, Holds, Present, Put, Txn, Unchanged, after_prefix
 from weavemw.cluster.lost import Compacted, HistoryLost, StoreRefused, StoreUnavailable, Unsure
 from weavemw.cluster.store_settings import StoreSettings
 
 pytestmark = pytest.mark.skipif(ETCD is None, reason="needs etcd (apt-get install etcd-server)")
+
+
+@pytest.mark.parametrize(("status", "text", "code", "words"), [
+    (503, '{"error":{"grpc_code":14,"http_code":503,"message":"etcdserver: no leader"}}', 14, "no leader"),
+    (503, '{"error":"etcdserver: no leader","code":14,"message":"etcdserver: no leader"}', 14, "no leader"),
+    (400, '{"error":"x","code":3}', 3, "x"),
+    (404, "404 page not found", 0, "it has no JSON gateway: start it with enable-grpc-gateway: true"),
+    (502, "<html>", 14, "answered 502, and is perhaps no etcd"),
+    (200, "[]", 0, "answered 200, and is perhaps no etcd"),
+])
+def test_what_a_refusal_says(status: int, text: str, code: int, words: str) -> None:
+    error = _status(status, text)
+    assert (error.code, error.text) == (code, words)
 
 
 async def put(client: EtcdClient, key: str, value: str, lease: int = 0) -> int:

@@ -29,7 +29,8 @@ __all__ = ["EtcdClient", "Trouble"]
 
 log = logging.getLogger(__name__)
 
-_UNAUTHENTICATED, _UNAVAILABLE, _DEADLINE, _COMPACTED = 16, 14, 4, 11  # gRPC's status codes
+_UNAUTHENTICATED, _UNAVAILABLE, _COMPACTED = 16, 14, 11  # gRPC's status codes
+_PASSING = frozenset({_UNAVAILABLE, 1, 2, 4, 10, 13})  # and cancelled, unknown, deadline exceeded, aborted, internal
 _PAGE = 2000  # pairs in one answer
 _DEAD = ("invalid auth token", "revision of auth store is old")  # what a token that has died is answered
 _NOT_DONE = ("no leader", "not capable")  # refused before anything was proposed
@@ -74,7 +75,7 @@ class _Status(Exception):
     @property
     def elsewhere(self) -> bool:
         """Whether another member may do it."""
-        return self.code in (_UNAVAILABLE, _DEADLINE)
+        return self.code in _PASSING
 
 
 class EtcdClient:
@@ -315,7 +316,9 @@ def _result(message: Mapping[str, Any]) -> Mapping[str, Any]:
 def _status(status: int, text: str) -> _Status:
     try:
         answer = json.loads(text)
-        return _Status(int(answer.get("code") or 0), str(answer.get("message") or answer.get("error")))
+        error = answer["error"] if isinstance(answer.get("error"), dict) else answer  # of streams, and of other calls
+        code = int(error.get("grpc_code") or error.get("code") or 0)
+        return _Status(code, str(error.get("message") or error.get("error")))
     except (ValueError, AttributeError, TypeError):
         if status == 404:
             return _Status(0, "it has no JSON gateway: start it with enable-grpc-gateway: true")

@@ -113,9 +113,9 @@ class Keeper:
         self._least = least
         self._keep = keep
 
-    def want(self, subnet: Subnet) -> None:
-        """A block of this subnet is needed, beside those that there are."""
-        self.wanted.setdefault(subnet, self.book.blocks())
+    def want(self, subnet: Subnet, before: frozenset[Block] | None = None) -> None:
+        """A block of this subnet is needed, beside those that there are, or were before."""
+        self.wanted.setdefault(subnet, self.book.blocks() if before is None else before)
 
     def want_block(self, block: Block) -> None:
         """Exactly this block is needed."""

@@ -22,8 +22,9 @@ def of_network(shared: SharedNetwork) -> dict[str, Any]:
     connections = [{"Address": ", ".join(peer["Endpoints"]), "Name": peer["Name"], "NickName": peer["NickName"],
                     "Outbound": True, "State": "established" if peer["Seen"] else "pending",
                     "Info": peer["Info"]} for peer in peers if peer["Name"] != shared.peer]
-    trouble = shared.client.trouble or shared.trouble
-    store = {"Member": shared.client.member, "State": "unreachable" if trouble else "connected",
+    down = shared.client.trouble or shared.trouble
+    trouble = down or shared.hold
+    store = {"Member": shared.client.member, "State": "unreachable" if down else "connected",
              "Trouble": trouble.reason if trouble else "", "Since": _time(trouble.since) if trouble else "",
              "Prefix": shared.prefix}
     return {"Name": shared.peer, "NickName": shared.nickname, "Store": store, "Peers": peers,

@@ -83,12 +83,13 @@ class RouterService:
         with self.tally.timing(ALLOCATE):
             if self.shared and self.shared.doubt and not await self.held(owner, subnet):
                 self.shared.check()
+            before = self.shared.book.blocks() if self.shared else frozenset()
             try:
                 interface = await self.writer.run(lambda: self.allocator.allocate(owner, subnet))
             except SubnetFull:
                 if self.shared is None:
                     raise
-                await self.shared.room(subnet or self.allocator.default_subnet)
+                await self.shared.room(subnet or self.allocator.default_subnet, before)
                 interface = await self.writer.run(lambda: self.allocator.allocate(owner, subnet))
         self._touched(owner)
         return interface

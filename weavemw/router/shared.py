@@ -283,7 +283,7 @@ class SharedNetwork:
         self._complain("etcd's history was lost (a backup was restored, or it is another one): no block is taken for "
                        f"{_HOLD // 60} minutes")
         lease = await self.client.grant(_HOLD)
-        hold = Put(f"{self.prefix}hold", f"{self.nickname} saw etcd's history lost", lease)
+        hold = Put(f"{self.prefix}hold", f"{time.time():.0f} {self.nickname}", lease)
         await self.client.txn(Txn((Absent(hold.key),), (hold,)), repeatable=True)
         await self.writer.run(lambda: self.store.put_note("store", ""))
 
@@ -338,12 +338,11 @@ class SharedNetwork:
         if self.doubt:
             raise NoRoom(f"no address is given: {self.doubt}")
 
-    async def room(self, subnet: Network) -> None:
-        """Wait until this host has a further block of a subnet. Raises :class:`NoRoom` with the reason."""
+    async def room(self, subnet: Network, before: frozenset[Block]) -> None:
+        """Wait until this host has a block of a subnet beside these. Raises :class:`NoRoom` with the reason."""
         self.check()
         bounds = _bounds(subnet)
-        before = self.book.blocks()
-        self.keeper.want(bounds)
+        self.keeper.want(bounds, before)
         self._work.set()
         await self._until(lambda: self.book.blocks() != before or bounds in self.keeper.full)
         if self.book.blocks() == before and bounds not in self.keeper.full:
@@ -499,9 +498,18 @@ class SharedNetwork:
         trouble = self.client.trouble or self.trouble
         if trouble:
             return f"etcd: {trouble.reason}, since {_clock(trouble.since)}"
-        if hold := self.mirror.values.get("hold"):
-            return f"no host takes blocks for up to {_HOLD // 60} minutes: {hold}"
+        if hold := self.hold:
+            return f"{hold.reason}, since {_clock(hold.since)}"
         return "etcd has not answered yet" if not self.listed.is_set() else "etcd did not answer in time"
+
+    @property
+    def hold(self) -> Trouble | None:
+        """That no host takes blocks, if that is so."""
+        since, _, nickname = self.mirror.values.get("hold", "").partition(" ")
+        if not since.isdecimal():
+            return None
+        return Trouble(f"its history was lost, as {nickname} saw; no host takes blocks for {_HOLD // 60} minutes",
+                       float(since))
 
     async def remove(self, peer: str, *, force: bool = False) -> int:
         """Take away what another host has; how many addresses that were. Raises :class:`~weavemw.errors.BadRequest`."""

@@ -52,7 +52,8 @@ def attachment(settings: Settings, tally: Tally | None = None) -> Attachment:
                       network=NetlinkNetwork(settings.bridge, settings.mtu, allow_spoofing=settings.allow_spoofing),
                       run_dir=settings.run_dir,
                       rewrite_hosts=settings.rewrite_hosts, multicast_route=settings.multicast_route,
-                      tally=tally, state_dir=settings.state_dir, naming=naming(settings))
+                      tally=tally, state_dir=settings.state_dir, naming=naming(settings),
+                      with_dns=settings.with_dns)
 
 
 def watcher(settings: Settings, tally: Tally | None = None) -> Watcher:

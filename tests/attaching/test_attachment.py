@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_interface
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +51,70 @@ def test_who_was_given_the_server_on_the_bridge_reaches_it(world, dns, route):
     world.network.before_commit = plans.append
     world.attachment.attach(container.id, (A,))
     assert [plan.dns_route for plan in plans] == [route]
+
+
+NOT_OURS = {"entrypoint": (), "binds": ()}
+OURS = {"entrypoint": ("/dev/w",), "binds": ("/wait/0123456789ab/./w:/dev/w:ro",)}
+
+
+def files(tmp_path, container_id):
+    """A container's files as Docker writes them, as fields of the container."""
+    directory = tmp_path / "containers" / container_id
+    directory.mkdir(parents=True)
+    for name, text in (("resolv.conf", "nameserver 192.0.2.1\n"), ("hostname", "dddddddddddd\n"), ("hosts", "")):
+        (directory / name).write_text(text)
+    return {"resolv_conf_path": str(directory / "resolv.conf"), "hostname_path": str(directory / "hostname"),
+            "hosts_path": str(directory / "hosts")}
+
+
+@pytest.mark.parametrize(("server", "route"), [("169.254.53.1", True), ("172.17.0.1", False)])
+def test_resolver_and_hostname_are_there_before_the_command_begins(world, tmp_path, server, route):
+    """Whatever server there is, it is the first, and is reached; the name is the hostname."""
+    container = world.docker.run("d" * 64, name="web", hostname="d" * 12, **OURS, **files(tmp_path, "d" * 64))
+    world.router.dns_address_on["weave"] = server
+    seen = []
+    world.network.before_commit = lambda plan: seen.append((
+        plan.dns_route, Path(container.resolv_conf_path).read_text(), Path(container.hostname_path).read_text()))
+    world.attachment.attach(container.id, (A,), ("web.weave.local",))
+    ((routed, resolv_conf, hostname),) = seen
+    assert (routed, hostname) == (route, "web\n")
+    assert resolv_conf.splitlines()[1] == f"nameserver {server}"
+    assert world.network.called("set_hostname") == [(container.pid, "web")]
+    assert Path(container.hosts_path).read_text() == "10.32.0.1\tweb.weave.local web\t# weave\n"
+
+
+def test_what_runs_gets_the_way_to_the_server(world, tmp_path):
+    """One that an earlier version attached has no route to it yet."""
+    container = world.docker.run("d" * 64, name="web", **OURS, **files(tmp_path, "d" * 64))
+    world.attachment.attach(container.id, (A,))
+    world.router.dns_address_on["weave"] = "169.254.53.1"
+    Path(container.resolv_conf_path).write_text("")
+    assert not world.attachment.attach(container.id, (A,))
+    assert [plan.dns_route for _, plan in world.network.called("complete")] == [True]
+    assert "nameserver 169.254.53.1" in Path(container.resolv_conf_path).read_text()
+
+
+def test_a_file_without_a_server_is_put_right(world, tmp_path):
+    """Whoever in the container emptied it."""
+    container = world.docker.run("d" * 64, name="web", **OURS, **files(tmp_path, "d" * 64))
+    world.attachment.attach(container.id, (A,))
+    before = Path(container.resolv_conf_path).read_text()
+    Path(container.resolv_conf_path).write_text("")
+    world.attachment.mend_resolver(container)
+    assert Path(container.resolv_conf_path).read_text().splitlines()[:2] == before.splitlines()[:2]
+
+
+@pytest.mark.parametrize("off", ["router", "proxy", "not ours"])
+def test_without_dns_the_files_are_dockers(world, tmp_path, off):
+    """Where there is no weaveDNS, it is turned off, or the container is not ours."""
+    world.attachment.with_dns = False if off == "proxy" else None
+    world.router._dns_address = None if off == "router" else world.router._dns_address
+    container = world.docker.run("d" * 64, name="web", hostname="d" * 12, **(OURS if off != "not ours" else NOT_OURS),
+                                 **files(tmp_path, "d" * 64))
+    world.attachment.attach(container.id, (A,), ("web.weave.local",))
+    assert Path(container.resolv_conf_path).read_text() == "nameserver 192.0.2.1\n"
+    assert Path(container.hostname_path).read_text() == "dddddddddddd\n"
+    assert not world.network.called("set_hostname")
 
 
 def test_the_commit_comes_last(world, tmp_path):
@@ -297,7 +362,7 @@ def test_renamed_has_only_the_new_names(world):
 def test_a_hostname_of_ours_follows_the_name(world):
     """It is set before the command begins, and at a rename; the user's own is never touched."""
     bind = "/var/lib/weave/wait/0123456789ab/w:/dev/w:ro"
-    for fields, expected in (({"domainname": "weave.local"}, ["set_hostname"] * 2), ({}, [])):
+    for fields, expected in (({"domainname": "weave.local", "dns": ("172.17.0.1",)}, ["set_hostname"] * 2), ({}, [])):
         container = world.docker.run(name="new", hostname="old", entrypoint=("/dev/w",), binds=(bind,), **fields)
         world.network.calls.clear()
         world.attachment.attach(container.id, (A,), ("new",))

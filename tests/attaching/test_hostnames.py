@@ -98,7 +98,8 @@ def test_names_to_register(fields: dict[str, str], expected: tuple[str, ...]) ->
 
 
 OURS = {"entrypoint": ("/dev/w", "sleep"), "binds": ("/var/lib/weave/wait/0123456789ab/w:/dev/w:ro",)}
-FROM_NAME = {**OURS, "hostname": "old", "domainname": "weave.local"}
+FROM_NAME = {**OURS, "hostname": "old", "domainname": "weave.local", "dns": ("172.17.0.1",)}
+NAMED = {"hostname": ID[:12], "entrypoint": ("/dev/w",), "binds": ("/wait/0123456789ab/./w:/dev/w:ro",)}
 
 
 @pytest.mark.parametrize(("fields", "naming", "names", "hostname"), [
@@ -108,10 +109,17 @@ FROM_NAME = {**OURS, "hostname": "old", "domainname": "weave.local"}
                  "my-1-b", id="by an expression"),
     pytest.param({"name": "b", "labels": (("host", "x"),), **FROM_NAME}, Naming("host"), ("x.weave.local",), "x",
                  id="by a label"),
-    pytest.param({"name": "y" * 60, **FROM_NAME}, Naming(), ("y" * 60 + ".weave.local",), "old",
+    pytest.param({"name": "new", **NAMED}, Naming(), ("new.weave.local",), "new", id="of our making at the start"),
+    pytest.param({"name": "b", "labels": (("host", "x"),), **NAMED}, Naming("host"), ("x.weave.local",), "x",
+                 id="by a label at the start"),
+    pytest.param({"name": "y" * 60, **NAMED}, Naming(), ("y" * 60 + ".weave.local",), ID[:12],
+                 id="too long for a hostname at the start"),
+    pytest.param({"name": "y" * 60, **FROM_NAME}, Naming(), ("old.weave.local",), "old",
                  id="too long for a hostname"),
     pytest.param({"name": "new", **FROM_NAME, "domainname": "weave.local."}, Naming(), ("old.weave.local",), "old",
                  id="a user's, in our domain"),
+    pytest.param({"name": "new", **FROM_NAME, "dns": ()}, Naming(), ("old.weave.local",), "old",
+                 id="a user's, in the very domain"),
     pytest.param({"name": "new", **FROM_NAME, "domainname": "example.com"}, Naming(), (), "old", id="elsewhere"),
     pytest.param({"name": "new", **OURS, "hostname": "old"}, Naming(), ("old.weave.local",), "old", id="a user's"),
     pytest.param({"name": "new", **FROM_NAME, "entrypoint": ()}, Naming(), ("old.weave.local",), "old",

@@ -9,11 +9,14 @@ import pytest
 from weavemw.dockerapi.wait_mount import (
     FORMER,
     PATHS,
+    PLACES,
     bind_of,
     free_place,
+    is_named,
     path_in,
     program_of,
     starts_with_it,
+    with_name,
     with_program,
     without_program,
 )
@@ -46,6 +49,18 @@ def test_a_users_binds_can_be_told_from_ours(binds: list[str] | None, path: str)
     """Null and an empty list are two things; without the program nothing changes."""
     assert without_program(with_program(binds, DIRECTORY, path)) == binds
     assert without_program(binds) == binds
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_that_there_is_a_name_is_kept(place: str) -> None:
+    """It is told from the spelling of our bind alone, which stays one of ours."""
+    binds = ["/x/./w:/dev/w:ro", "/a/wait/0123456789ab/./w:/other:ro"]
+    plain = with_program(binds, DIRECTORY, place)
+    named = with_name(plain)
+    assert (is_named(plain), is_named(named), is_named(binds)) == (False, True, False)
+    assert with_name(named) == named
+    assert without_program(named) == binds
+    assert with_name(binds) == binds
 
 
 @pytest.mark.parametrize(("word", "path"), [

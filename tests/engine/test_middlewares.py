@@ -166,7 +166,7 @@ def test_a_committed_image_is_what_it_is_without_us(api: Api, image: str, query:
 @pytest.mark.parametrize("body", [
     None, {"HostConfig": None}, {"HostConfig": {"PidsLimit": 50}}, {"PidsLimit": 50}, {"Dns": ["1.1.1.1"], "Foo": 1},
 ])
-def test_an_old_start_keeps_mount_and_resolver(api: Api, body: object) -> None:
+def test_an_old_start_keeps_the_mount(api: Api, body: object) -> None:
     """A HostConfig in the body of start (API below 1.24) loses nothing that we set, and the container still waits."""
     made = api.call(api.wrapped, "POST", "/containers/create", {"Image": "merge-c", "Cmd": ["/true"]})[1]["Id"]
     status, reply = api.call(api.wrapped, "POST", f"/v1.23/containers/{made}/start", body)
@@ -175,7 +175,6 @@ def test_an_old_start_keeps_mount_and_resolver(api: Api, body: object) -> None:
     assert status == 204, reply
     shown = api.docker.get(f"/containers/{made}/json")
     assert shown["HostConfig"]["Binds"] == [api.bind]
-    assert shown["HostConfig"]["Dns"][0] == "172.17.0.1"
     assert shown["State"]["Running"]
     api.docker.kill(made)
 

@@ -7,7 +7,8 @@ from ipaddress import ip_interface
 import pytest
 
 from weavemw.dockerapi.container import Container
-from weavemw.network.hosts import hosts_of, is_dockers, rewrite, rewritten
+from weavemw.network.hosts import hosts_of, rewrite, rewritten
+from weavemw.network.own_files import is_dockers
 
 ID = "c" * 64
 A, B = ip_interface("10.32.0.1/12"), ip_interface("fd00::1/64")
@@ -83,7 +84,7 @@ def test_names_in_full_in_short_and_the_hostname(fqdns, fields, names):
 ])
 def test_only_dockers_own_file_is_written(path, mounts, is_so):
     """A user's own file, mounted over /etc/hosts, is never touched."""
-    assert is_dockers(Container(ID, hosts_path=path, mount_targets=mounts)) is is_so
+    assert is_dockers(Container(ID, mount_targets=mounts), path, "/etc/hosts") is is_so
 
 
 @pytest.fixture

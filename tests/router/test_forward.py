@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ import dns.message
 import dns.rcode
 import pytest
 
-from weavemw.router.forward import Forwarder, ResolvConf, Upstream, nameservers
+from weavemw.network.resolv import nameservers
+from weavemw.router.forward import Forwarder, ResolvConf, Upstream
 
 QUERY = dns.message.make_query("www.example.com.", "A", id=4711, use_edns=-1)
 SILENCE = ("127.0.0.1", 9)    # discard: nobody is there
@@ -300,3 +302,64 @@ def test_never_to_ourselves(tmp_path: Path) -> None:
     path = tmp_path / "resolv.conf"
     path.write_text("nameserver 127.0.0.11\nnameserver 172.17.0.1\nnameserver 127.0.0.53\n")
     assert ResolvConf(path, lambda address: address == "172.17.0.1")() == (("127.0.0.53", 53),)
+
+
+class Elsewhere:
+    """A place with resolvers of its own."""
+
+    name, asks_us, knows_names = "elsewhere", False, False
+
+    def __init__(self, *upstreams: Upstream) -> None:
+        self.upstreams = upstreams
+        self.opened = 0
+
+    async def socket(self, family: int, kind: int) -> socket.socket:
+        self.opened += 1
+        return socket.socket(family, kind | socket.SOCK_NONBLOCK)
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+def test_another_place(resolver: Callable[..., Any], answers: Callable[..., Any], tcp: bool) -> None:
+    """Its resolvers are asked, from there, and what they say counts; ours only if they say nothing."""
+    ours, theirs, silent = resolver(), resolver(answers(rcode=3)), resolver(lambda query, tcp: None)
+
+    def code(place: Elsewhere) -> int:
+        forwarder = Forwarder(lambda: [ours.address], timeout=0.3, rounds=1)
+        wire = asyncio.run(forwarder.ask(QUERY.to_wire(), tcp=tcp, place=place))
+        return int(dns.message.from_wire(wire).rcode())
+
+    assert code(Elsewhere(theirs.address)) == dns.rcode.NXDOMAIN
+    assert not ours.asked
+    assert code(place := Elsewhere(silent.address)) == dns.rcode.NOERROR
+    assert place.opened == 1
+    assert len(ours.asked) == 1
+
+
+def test_a_resolver_that_asks_us_back(resolver: Callable[..., Any], answers: Callable[..., Any]) -> None:
+    """It gets what ours say, so that its client gets it from it."""
+    ours = resolver()
+    place, loops = Elsewhere(), []
+
+    async def ask() -> bytes:
+        forwarder = Forwarder(lambda: [ours.address], timeout=5, rounds=1)
+        loop = asyncio.get_running_loop()
+
+        def back(query: bytes, tcp: bool) -> bytes | None:
+            loops.append(query)
+            asked = forwarder.ask(b"\1\2" + query[2:], place=place)
+            return query[:2] + asyncio.run_coroutine_threadsafe(asked, loop).result()[2:]
+
+        place.upstreams, place.asks_us = (resolver(back).address,), True
+        return await forwarder.ask(QUERY.to_wire(), place=place)
+
+    assert str(dns.message.from_wire(asyncio.run(ask())).answer[0][0]) == "192.0.2.1"
+    assert len(loops) == len(ours.asked) == 1
+
+
+def test_nobody_is_dockers_default(tmp_path: Path) -> None:
+    """Where the host's file names no server, Docker's own default counts; where it names only us, nobody."""
+    path = tmp_path / "resolv.conf"
+    path.write_text("# nobody\n")
+    assert ResolvConf(path, lambda address: False)() == (("8.8.8.8", 53), ("8.8.4.4", 53))
+    path.write_text("nameserver 192.0.2.1\n# and so on\n")
+    assert ResolvConf(path, lambda address: True)() == ()

@@ -25,7 +25,7 @@ from weavemw.attaching.locks import Busy, Locks
 from weavemw.dockerapi.client import Docker
 from weavemw.dockerapi.container import Container
 from weavemw.errors import Conflict, DockerError, DockerUnreachable, NetworkError, RouterBusy, RouterError, WeaveError
-from weavemw.network import hosts
+from weavemw.network import hostname, hosts, resolv
 from weavemw.network.addresses import Interface, Wanted
 from weavemw.network.condition import Fault, faults, is_broken
 from weavemw.network.plan import WEAVE_DNS, HostInterface, Namespace, Network, Plan, ProcessEnded, orphans
@@ -63,12 +63,14 @@ class Attachment:
     """Attaches containers of one daemon to one network, with a router's addresses and names.
 
     ``run_dir`` is for locks, ``state_dir`` (by default the same) for names given by hand; they are the same for all
-    processes of a host. ``tally`` counts. ``naming`` is how hostnames come from names.
+    processes of a host. ``tally`` counts. ``naming`` is how hostnames come from names. ``with_dns`` is as for
+    :class:`~weavemw.middleware.dns.DnsInjector`.
     """
 
     def __init__(self, *, docker: Docker, router: Router, network: Network, run_dir: Path,
                  rewrite_hosts: bool = True, multicast_route: bool = True, tally: Tally | None = None,
-                 state_dir: Path | None = None, naming: Naming | None = None) -> None:
+                 state_dir: Path | None = None, naming: Naming | None = None,
+                 with_dns: bool | None = None) -> None:
         self.docker = docker
         self.router = router
         self.network = network
@@ -76,6 +78,7 @@ class Attachment:
         self.multicast_route = multicast_route
         self.tally = tally or Tally()
         self.naming = naming or Naming()
+        self.with_dns = with_dns
         self.added = AddedNames(Path(state_dir or run_dir) / "names")
         self.detached = Detached(Path(state_dir or run_dir) / "detached")
         self._locks = Locks(Path(run_dir) / "locks")
@@ -132,11 +135,12 @@ class Attachment:
         """
         with self.tally.failing(ATTACH_FAILURES, WeaveError, NotRunning), \
                 self._namespace(container_id, seen) as (container, namespace):
-            names, plan = tuple(names_for(container)), self._plan(container, addresses)
+            resolver = self._resolver(container)
+            names, plan = tuple(names_for(container)), self._plan(container, addresses, resolver)
             found = namespace.condition(container.id)
             wrong = faults(found, plan)
             if found.ethwe is None or is_broken(wrong):
-                self._attach(container, namespace, plan, names)
+                self._attach(container, namespace, plan, names, resolver)
                 return True
             if set(found.ethwe.addresses) != set(addresses):
                 self.network.guard(container.id, addresses)
@@ -144,7 +148,7 @@ class Attachment:
             if wrong:
                 namespace.complete(plan)
             self._route_answers(container, namespace)
-            self._name(container, addresses, names)
+            self._name(container, addresses, names, resolver, running=True)
             return False
 
     def faults(self, container: Container, addresses: Sequence[Interface] = ()) -> tuple[Fault, ...]:
@@ -154,14 +158,14 @@ class Attachment:
         """
         try:
             with self.network.namespace(container.pid, container.sandbox_key) as namespace:
-                return faults(namespace.condition(container.id), self._plan(container, addresses))
+                return faults(namespace.condition(container.id), self._plan_now(container, addresses))
         except NetworkError as error:
             return (Fault(error.message, True),)
 
     def complete(self, container: Container, addresses: Sequence[Interface]) -> None:
         """Give a container's interface what it lacks, and leave what it has. May raise NetworkError."""
         with self.lock(container.id), self.network.namespace(container.pid, container.sandbox_key) as namespace:
-            namespace.complete(self._plan(container, addresses))
+            namespace.complete(self._plan_now(container, addresses))
 
     def reclaim(self, container: Container) -> tuple[Interface, ...]:
         """What the container holds at the router; if that has lost it all, what it has on its interface, held again.
@@ -208,9 +212,14 @@ class Attachment:
         """Let the addresses have these names, those given by hand, and no others; what stays is never away."""
         with self.lock(container_id), self._namespace(container_id, None) as (container, namespace):
             self._route_answers(container, namespace)
-            wanted = self._name(container, tuple(addresses), names)
+            wanted = self._name(container, tuple(addresses), names, self._resolver(container), running=True)
             for address, fqdn in self.registered(container_id) - {(one.ip, folded(name)) for one, name in wanted}:
                 self.router.deregister(container_id, ip_interface(address), fqdn)
+
+    def mend_resolver(self, container: Container) -> None:
+        """Let a running container's resolv.conf name our server, if somebody in it left none there."""
+        if resolver := self._resolver(container):
+            resolv.rewrite(container, resolver, running=True)
 
     def registered(self, container_id: str) -> set[tuple[Address, str]]:
         """What the container resolves by now: addresses, and names without their final dot, in small letters."""
@@ -327,15 +336,30 @@ class Attachment:
         now = self._existing(container.id)
         return now is not None and (now.pid, now.started_at) == (container.pid, container.started_at)
 
-    def _plan(self, container: Container, addresses: Sequence[Interface]) -> Plan:
-        return Plan(container.id, tuple(addresses), self.multicast_route, dns_route=str(WEAVE_DNS.ip) in container.dns)
+    def _plan(self, container: Container, addresses: Sequence[Interface], resolver: resolv.Resolver | None) -> Plan:
+        route = str(WEAVE_DNS.ip) in container.dns or bool(resolver and resolver.forwards)
+        return Plan(container.id, tuple(addresses), self.multicast_route, route)
 
-    def _attach(self, container: Container, namespace: Namespace, plan: Plan, names: Iterable[str]) -> None:
+    def _plan_now(self, container: Container, addresses: Sequence[Interface]) -> Plan:
+        """The same; where the router can't be asked for its DNS, without a way there."""
+        with contextlib.suppress(RouterError):
+            return self._plan(container, addresses, self._resolver(container))
+        return self._plan(container, addresses, None)
+
+    def _resolver(self, container: Container) -> resolv.Resolver | None:
+        """The server that it is to ask, if that is for us to say, and there is one."""
+        if self.with_dns is False or not container.is_ours:
+            return None
+        address = self.router.dns_address("weave")
+        return resolv.Resolver(address, folded(self.router.domain())) if address else None
+
+    def _attach(self, container: Container, namespace: Namespace, plan: Plan, names: Iterable[str],
+                resolver: resolv.Resolver | None) -> None:
         with self.tally.timing(ATTACH):
             namespace.prepare(plan)
             try:
                 self._route_answers(container, namespace)
-                self._name(container, plan.addresses, names)
+                self._name(container, plan.addresses, names, resolver)
                 self.detached.forget(container.id)
                 namespace.commit()
             except BaseException:
@@ -355,6 +379,7 @@ class Attachment:
         with _logged(what, WeaveError), contextlib.suppress(NotRunning), \
                 self._namespace(container_id, None) as (container, namespace):
             hosts.rewrite(container, (), ())
+            resolv.restore(container)
             namespace.route_answers_no_more()
 
     def _undo(self, container: Container, namespace: Namespace) -> None:
@@ -365,9 +390,14 @@ class Attachment:
             self.router.deregister(container.id)
 
     def _name(self, container: Container, addresses: Sequence[Interface],
-              names: Iterable[str]) -> list[tuple[Interface, str]]:
+              names: Iterable[str], resolver: resolv.Resolver | None,
+              *, running: bool = False) -> list[tuple[Interface, str]]:
         known = tuple(names)
-        container = self._with_hostname(container)
+        if resolver:
+            container = self._with_hostname(container, resolver.domain)
+            resolv.rewrite(container, resolver, running=running)
+        elif container.is_ours:
+            resolv.restore(container)
         if self.rewrite_hosts:
             hosts.rewrite(container, addresses, known)
         own = (Added(name) for name in known)
@@ -375,14 +405,15 @@ class Attachment:
         self._register(container.id, wanted)
         return wanted
 
-    def _with_hostname(self, container: Container) -> Container:
-        """The container with the hostname that it has from now on; Docker gave it that of its name at create."""
-        if not container.domainname or not is_derived(container, domain := self.router.domain()):
+    def _with_hostname(self, container: Container, domain: str) -> Container:
+        """The container with the hostname that it has from now on; Docker gave it another one."""
+        if not is_derived(container, domain):
             return container
-        hostname = self.naming.hostname_now(container, domain)
+        name = self.naming.hostname_now(container, domain)
         with _logged(f"container {container.short_id} keeps its hostname", NetworkError):
-            self.network.set_hostname(container.pid, hostname)
-        return replace(container, hostname=hostname)
+            self.network.set_hostname(container.pid, name)
+            hostname.rewrite(container, name)
+        return replace(container, hostname=name)
 
     def _added(self, container_id: str) -> tuple[Added, ...]:
         """Names given by hand; where they can't be read, the container has its network all the same."""

@@ -39,7 +39,11 @@ class Naming:
 
     def hostname_now(self, container: Container, domain: str) -> str:
         """The hostname that it is to have by now: one that we gave it follows its name, any other stays."""
-        now = self.derived(container.name, dict(container.labels)) if is_derived(container, domain) else ""
+        return self.fitting(container, domain) if is_derived(container, domain) else container.hostname
+
+    def fitting(self, container: Container, domain: str) -> str:
+        """The hostname made of its name; the one that Docker gave it if that is none, or too long for one."""
+        now = self.derived(container.name, dict(container.labels))
         return now if now and fits_as_hostname(now, domain) else container.hostname
 
 
@@ -94,13 +98,13 @@ def names_left_out(container: Container, domain: str, naming: Naming | None = No
 
 
 def is_derived(container: Container, domain: str) -> bool:
-    """Whether its hostname is one that DnsInjector made of its name.
+    """Whether its hostname is made of its name.
 
-    That always comes with the domain, written without a final dot. A user's hardly ever does; where it would,
-    DnsInjector ends the domain with a dot.
+    Earlier versions did that at create: such a hostname comes with the domain, without a final dot, and our server.
     """
     ours = container.is_ours and container.uts_mode != "host"
-    return ours and bool(container.hostname) and container.domainname.lower() == folded(domain)
+    made_at_create = bool(container.hostname and container.dns) and container.domainname.lower() == folded(domain)
+    return ours and (container.is_named or made_at_create)
 
 
 def fqdn_in(domain: str, name: str) -> str:
@@ -124,7 +128,8 @@ def _wanted_names(container: Container, domain: str, naming: Naming) -> list[str
 def _own_name(container: Container, domain: str, naming: Naming) -> str:
     hostname = ".".join(filter(None, map(_without_dot, (container.hostname, container.domainname))))
     if is_derived(container, domain):
-        return f"{naming.derived(container.name, dict(container.labels)) or container.name}.{_without_dot(domain)}"
+        now = naming.fitting(container, domain)
+        return container.name if now == container.short_id else f"{now}.{_without_dot(domain)}"
     return container.name if not hostname or hostname == container.short_id else hostname
 
 

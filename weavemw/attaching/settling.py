@@ -257,7 +257,7 @@ class Settler:
         wrong = self.attachment.faults(container, held)
         if not wrong and not reasons & ~Reason.DAMAGED:
             self._attached.add(container.id)
-            return None
+            return self.attachment.mend_resolver(container)
         lease = self.attachment.allocate(container, promised_to(container), timeout=0)
         names = self._names_of(container)
         with suppress(NotRunning):  # its end has an event of its own

@@ -78,6 +78,9 @@ ROUTER = Program(OUR_CONTAINERS[1], "weave router", "weavemw.router", (
     "NET_ADMIN",         # makes the bridge, and lets its packets through the firewall:
     "NET_RAW",           # iptables asks the kernel by a raw socket
     "NET_BIND_SERVICE",  # serves DNS on port 53
+    "SYS_ADMIN",         # asks Docker's resolvers from within containers' network namespaces,
+    "SYS_PTRACE",        # those of other users' processes too,
+    "DAC_READ_SEARCH",   # whom their resolv.conf names, also where it is not root's (userns-remap)
     "CHOWN",             # lets the group of Docker's socket read what is for it
 ))
 #: The names of our containers.

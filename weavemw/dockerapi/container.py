@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from weavemw.dockerapi.wait_mount import path_in, program_of
+from weavemw.dockerapi.wait_mount import is_named, path_in, program_of
 
 __all__ = ["Container", "DockerNetwork"]
 
@@ -36,6 +36,8 @@ class Container:
     network_mode: str = "default"
     uts_mode: str = ""
     hosts_path: str = ""
+    hostname_path: str = ""
+    resolv_conf_path: str = ""
     mount_targets: tuple[str, ...] = ()
     binds: tuple[str, ...] = ()
     init: bool = False
@@ -63,6 +65,11 @@ class Container:
         """The path of the wait program that its entrypoint begins with, empty if there is none."""
         path = path_in(self.entrypoint[0]) if self.entrypoint else ""
         return path if path in map(program_of, self.binds) else ""
+
+    @property
+    def is_named(self) -> bool:
+        """Whether its creator gave it a name and no hostname: then the one is made of the other."""
+        return is_named(self.binds)
 
     @property
     def shares_network(self) -> bool:
@@ -111,6 +118,8 @@ class Container:
             network_mode=str(host.get("NetworkMode") or "default"),
             uts_mode=str(host.get("UTSMode") or ""),
             hosts_path=str(reply.get("HostsPath") or ""),
+            hostname_path=str(reply.get("HostnamePath") or ""),
+            resolv_conf_path=str(reply.get("ResolvConfPath") or ""),
             mount_targets=tuple(str(mount.get("Destination")) for mount in reply.get("Mounts") or ()),
             binds=_strings(host.get("Binds")),
             init=bool(host.get("Init")),

@@ -15,8 +15,8 @@ from typing import Any
 
 from weavemw.errors import BadRequest
 
-__all__ = ["FORMER", "PATHS", "PLACES", "bind_of", "free_place", "path_in", "program_of", "spelled", "starts_with_it",
-           "with_program", "without_program"]
+__all__ = ["FORMER", "PATHS", "PLACES", "bind_of", "free_place", "is_named", "path_in", "program_of", "spelled",
+           "starts_with_it", "with_name", "with_program", "without_program"]
 
 #: The program's paths in a container, the first that is free being taken. No image can have a program of its own there.
 PLACES = ("/dev/w", "/.dockerenv")
@@ -29,7 +29,8 @@ PATHS = (*PLACES, FORMER)
 
 #: As :func:`weavemw.wait.install` names the directory. Which state directory it is in does not count: it may have been
 #: another when the container was made, and whoever can mount the host's directories needs no trick to be root there.
-_BIND = r"/(?:.*/)?wait/[0-9a-f]{12}(?:/w:(?P<place>/dev/w|/\.dockerenv)|:/w):ro(?:,rprivate)?"
+_BIND = (r"/(?:.*/)?wait/[0-9a-f]{12}(?:(?P<named>/\.)?/w:(?P<place>/dev/w|/\.dockerenv)|:/w)"
+         r":ro(?:,rprivate)?")
 
 #: Modes that mean the same to Docker. The second one tells that ``Binds`` was an empty list, and not null.
 _MODE, _MODE_FOR_EMPTY = "ro", "ro,rprivate"
@@ -50,6 +51,17 @@ def without_program(binds: Sequence[str] | None) -> list[str] | None:
     kept = [bind for bind in binds or () if not program_of(bind)]
     was_null = not binds or binds[-1].endswith(f":{_MODE}")
     return None if binds is None or (binds and not kept and was_null) else kept
+
+
+def with_name(binds: Sequence[str]) -> list[str]:
+    """The same ``Binds``, such that :func:`is_named` is true of them: Docker keeps how a path is spelled."""
+    return [bind.replace("/w:", "/./w:", 1) if program_of(bind) in PLACES and not is_named([bind]) else bind
+            for bind in binds]
+
+
+def is_named(binds: Sequence[str]) -> bool:
+    """Whether who created the container gave it a name, and no hostname."""
+    return any(match and match["named"] for match in (re.fullmatch(_BIND, bind) for bind in binds))
 
 
 def spelled(place: str, entrypoint: Sequence[str] | None) -> str:

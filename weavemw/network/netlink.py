@@ -39,7 +39,7 @@ from weavemw.network.plan import (
     mac_for,
 )
 
-__all__ = ["NetlinkNetwork", "NetlinkSocket", "ensure_bridge", "setns"]
+__all__ = ["NetlinkNetwork", "NetlinkSocket", "ensure_bridge", "inside", "setns"]
 
 T = TypeVar("T")
 
@@ -98,6 +98,18 @@ def _away(namespace: int, kind: str) -> Iterator[None]:
         with contextlib.suppress(OSError):  # the thread ends here, unless gevent has patched threads
             setns(home, kind)
         os.close(home)
+
+
+def inside(pid: int, sandbox: str, action: Callable[[], T]) -> T:
+    """The result of ``action``, done in a container's network namespace (see :meth:`NetlinkNetwork.namespace`).
+
+    Raises :class:`~weavemw.errors.NetworkError`, also for an OSError of the action.
+    """
+    descriptor = _open_namespace(pid, sandbox)
+    try:
+        return _inside(descriptor, action)
+    finally:
+        os.close(descriptor)
 
 
 class NetlinkNetwork:

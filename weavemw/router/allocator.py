@@ -158,6 +158,10 @@ class Allocator:
         low, high = _bounds(subnet or self.default_subnet)
         return tuple(lease.interface for lease in self._store.leases_of(owner) if low <= lease.key <= high)
 
+    def owners_of(self, address: Address) -> tuple[str, ...]:
+        """Who holds an address."""
+        return tuple(lease.owner for lease in self._store.leases_at(key_of(address)))
+
     def owned(self, owner: str | None = None) -> dict[str, tuple[Interface, ...]]:
         """Every owner and its addresses, or only this one, if it has any."""
         owners: dict[str, list[Interface]] = {}

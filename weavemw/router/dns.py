@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 from weavemw.router.zone import Zone
 
-__all__ = ["MAX_UDP", "REFUSED", "SERVFAIL", "Question", "Verdict", "answer", "is_answer_to", "other_answer",
-           "plain_answer", "question_of", "refusal", "truncated"]
+__all__ = ["MAX_UDP", "REFUSED", "SERVFAIL", "Question", "Verdict", "answer", "has_answer", "is_answer_to",
+           "is_bare", "other_answer", "plain_answer", "question_of", "refusal", "truncated"]
 
 #: The largest answer over UDP: what fits everywhere unfragmented (DNS Flag Day 2020).
 MAX_UDP = 1232
@@ -71,6 +71,16 @@ class Question:
 def answer(query: bytes, zone: Zone, *, tcp: bool = False) -> bytes | Verdict:
     """The answer to a packet, or what else is to be done with it. Never raises."""
     return plain_answer(query, zone) or other_answer(query, zone, tcp=tcp)
+
+
+def is_bare(query: bytes) -> bool:
+    """Whether a packet asks for a name of one label, which is nobody's domain."""
+    return len(query) > _HEADER and query[13 + query[_HEADER]:14 + query[_HEADER]] == b"\0" != query[_HEADER:13]
+
+
+def has_answer(reply: bytes) -> bool:
+    """Whether a reply has what was asked for."""
+    return reply[3] & 0x0F == NOERROR and reply[6:8] != b"\0\0"
 
 
 def plain_answer(query: bytes, zone: Zone) -> bytes | None:

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address, ip_network
@@ -26,12 +26,14 @@ from weavemw.router.dns import (
     REFUSED,
     Verdict,
     answer,
+    has_answer,
+    is_bare,
     other_answer,
     plain_answer,
     question_of,
     refusal,
 )
-from weavemw.router.forward import Forwarder
+from weavemw.router.forward import Forwarder, Place
 from weavemw.router.metrics import DnsCounts
 from weavemw.router.shares import Shares
 from weavemw.router.store import Network
@@ -53,6 +55,7 @@ _TCP_IDLE = 10.0
 _REMEMBERED = 65536
 _QUICKLY = 0.0003  # seconds from one packet to the next, at thousands a second
 _MOMENT = 0.0002  # seconds
+_DOCKERS_TIME = 0.25  # seconds that Docker has for a name that we know too
 _MANY = 8  # packets that are worth a wakeup
 
 
@@ -100,13 +103,21 @@ class Clients(dict[str | bytes, bool]):
         return self.setdefault(host, any(address in network for network in self.networks))
 
 
+async def _here(_: str) -> Place | None:
+    return None
+
+
 @dataclass
 class DnsServer:
-    """Answers from ``zone``, asks ``forwarder`` for the rest, for ``clients`` only; counts by protocol."""
+    """Answers from ``zone``, asks ``forwarder`` for the rest, for ``clients`` only; counts by protocol.
+
+    ``place_of`` says from where the forwarder is to ask for a client, by its address, if it is not from here.
+    """
 
     zone: Zone
     forwarder: Forwarder
     clients: Clients
+    place_of: Callable[[str], Awaitable[Place | None]] = _here
     counts: dict[str, DnsCounts] = field(default_factory=lambda: {"udp": DnsCounts(), "tcp": DnsCounts()})
     _listeners: dict[SocketAddress, tuple[socket.socket, asyncio.Server]] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -134,7 +145,7 @@ class DnsServer:
             for each in filter(None, (udp, tcp)):
                 each.close()
             raise
-        asyncio.get_running_loop().add_reader(udp, self._reader(udp, clients))
+        asyncio.get_running_loop().add_reader(udp, self._reader(udp, clients, bool(device)))
         self._listeners[bound] = (udp, server)
         return bound
 
@@ -154,14 +165,17 @@ class DnsServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _reader(self, udp: socket.socket, clients: Clients) -> Callable[[], None]:
+    def _reader(self, udp: socket.socket, clients: Clients, only_containers: bool) -> Callable[[], None]:
         zone, codes, exchange = self.zone, self.counts["udp"].own, Datagrams(udp, largest=_LARGEST_QUERY).exchange
 
         def plain(query: bytes, host: bytes) -> bytes | None:
-            return plain_answer(query, zone) if clients[host] else None
+            return plain_answer(query, zone) if clients[host] and not (only_containers and is_bare(query)) else None
 
         def other(query: bytes, peer: Peer) -> None:
-            self._answer_other(udp, query, peer, is_client=clients[peer[0]])
+            if only_containers and is_bare(query):
+                self._spawn(self._answer_bare(udp, query, peer))
+            else:
+                self._answer_other(udp, query, peer, is_client=clients[peer[0]])
 
         pace = Pace()
 
@@ -181,8 +195,38 @@ class DnsServer:
         elif reply is Verdict.FORWARD:
             self._spawn(self._forward(udp, query, peer))
 
+    async def _answer_bare(self, udp: socket.socket, query: bytes, peer: Peer) -> None:
+        reply = await self._resolved(query, peer[0], self.counts["udp"], tcp=False)
+        if reply is not None:
+            send(udp, reply, peer)
+
+    async def _resolved(self, query: bytes, host: str, counts: DnsCounts, *, tcp: bool) -> bytes | None:
+        """The answer to a client, if it is to get one; for a name without domain, Docker's own comes first."""
+        own = answer(query, self.zone, tcp=tcp)
+        if own is Verdict.DROP:
+            return None
+        reply = own if isinstance(own, bytes) else None
+        if reply is None or is_bare(query):
+            place = await self.place_of(host)
+            if reply is None or (place and place.knows_names):
+                reply = await self._forwarded(query, host, place, tcp=tcp, own=reply)
+        codes = counts.own if reply is own else counts.forwarded
+        codes[reply[3] & 0x0F] += 1
+        return reply
+
+    async def _forwarded(self, query: bytes, host: str, place: Place | None, *, tcp: bool, own: bytes | None) -> bytes:
+        """What the resolvers say; where we have an answer of our own, only if they have one too, and soon."""
+        if own is None:
+            return await self.forwarder.ask(query, client=host, tcp=tcp, place=place)
+        try:
+            async with asyncio.timeout(_DOCKERS_TIME):
+                reply = await self.forwarder.ask(query, client=host, tcp=tcp, place=place)
+        except TimeoutError:
+            return own
+        return reply if has_answer(reply) else own
+
     async def _forward(self, udp: socket.socket, query: bytes, peer: Peer) -> None:
-        reply = await self.forwarder.ask(query, client=peer[0])
+        reply = await self.forwarder.ask(query, client=peer[0], place=await self.place_of(peer[0]))
         self.counts["udp"].forwarded[reply[3] & 0x0F] += 1
         send(udp, reply, peer)
 
@@ -224,14 +268,9 @@ class DnsServer:
         async with asyncio.timeout(_TCP_IDLE):
             size = int.from_bytes(await reader.readexactly(2), "big")
             query = await reader.readexactly(size) if size <= _LARGEST_QUERY else b""
-        reply = answer(query, self.zone, tcp=True)
-        if reply is Verdict.DROP:
+        reply = await self._resolved(query, host, self.counts["tcp"], tcp=True)
+        if reply is None:
             return False
-        counts = self.counts["tcp"]
-        codes = counts.own if isinstance(reply, bytes) else counts.forwarded
-        if not isinstance(reply, bytes):
-            reply = await self.forwarder.ask(query, client=host, tcp=True)
-        codes[reply[3] & 0x0F] += 1
         writer.write(len(reply).to_bytes(2, "big") + reply)
         async with asyncio.timeout(_TCP_IDLE):
             await writer.drain()

@@ -15,27 +15,71 @@ import logging
 import os
 import secrets
 import socket
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
+from typing import Protocol
 
+from weavemw.network.resolv import EMBEDDED, nameservers
 from weavemw.router.dns import SERVFAIL, Question, is_answer_to, question_of, refusal, truncated
 from weavemw.router.shares import Shares
 
-__all__ = ["Forwarder", "ResolvConf", "Upstream", "nameservers"]
+__all__ = ["Forwarder", "Place", "ResolvConf", "Upstream"]
 
 log = logging.getLogger(__name__)
 
 #: Host and port of a resolver.
 Upstream = tuple[str, int]
 
-#: Docker's embedded resolver: it forwards to us, so we never forward to it.
-_DOCKER_EMBEDDED = "127.0.0.11"
+#: Whom Docker lets containers ask where the host's resolv.conf names nobody.
+_DOCKERS_DEFAULT = ("8.8.8.8", "8.8.4.4")
+
 _REFUSING = (2, 5)
 
 
 Answer = asyncio.Future[bytes | None]
+
+
+class Place(Protocol):
+    """From where resolvers are asked, and which: a host, or a container on it."""
+
+    @property
+    def upstreams(self) -> Sequence[Upstream]:
+        """Whom to ask, in this order."""
+
+    @property
+    def name(self) -> str:
+        """Differs from those of all other places."""
+
+    @property
+    def asks_us(self) -> bool:
+        """Whether one of its resolvers asks us, in this place's name, what it does not know."""
+
+    @property
+    def knows_names(self) -> bool:
+        """Whether its resolvers know names without a domain of its own: there they come before ours."""
+
+    async def socket(self, family: int, kind: int) -> socket.socket:
+        """A socket that does not block. Raises OSError."""
+
+
+@dataclass
+class _Host:
+    """This host, and its resolvers as they are by now; the one that answered last comes first."""
+
+    known: Callable[[], Sequence[Upstream]]
+    last_good: Upstream | None = None
+    name: str = ""
+    asks_us: bool = False
+    knows_names: bool = False
+
+    @property
+    def upstreams(self) -> Sequence[Upstream]:
+        return sorted(self.known(), key=lambda upstream: upstream != self.last_good)
+
+    async def socket(self, family: int, kind: int) -> socket.socket:
+        return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
 
 @dataclass
@@ -46,28 +90,34 @@ class _Asked:
     task: asyncio.Task[None] | None = None
 
 
+#: A query but for its id, whether it came by TCP, and the name of the place.
+_Key = tuple[bytes, bool, str]
+
+
 class Forwarder:
     """Asks ``upstreams``, one after the other, ``timeout`` seconds each; the one that answered last comes first.
 
-    ``limit`` is how many may wait for an answer.
+    ``limit`` is how many may wait for an answer. Where another :class:`Place` is given, its resolvers are asked from
+    there, and ``upstreams`` only if none of them says anything.
     """
 
     def __init__(self, upstreams: Callable[[], Sequence[Upstream]], *, timeout: float = 2.0, rounds: int = 2,
                  limit: int = 256) -> None:
-        self.upstreams = upstreams
+        self._host = _Host(upstreams)
         self.timeout = timeout
         self.rounds = rounds
         self.refused = 0
-        self._last_good: Upstream | None = None
         self._waiting: Shares[Answer] = Shares(limit)
-        self._under_way: dict[tuple[bytes, bool], _Asked] = {}
+        self._under_way: dict[_Key, _Asked] = {}
+        self._asked_there: Counter[tuple[str, bytes, int]] = Counter()
 
     @property
     def pending(self) -> int:
         """How many wait for an answer."""
         return len(self._waiting)
 
-    async def ask(self, query: bytes, *, client: str = "", tcp: bool = False) -> bytes:
+    async def ask(self, query: bytes, *, client: str = "", tcp: bool = False,
+                  place: Place | None = None) -> bytes:
         """The resolvers' answer to a client's query; SERVFAIL if there is none, or if too many wait."""
         question = question_of(query, tcp=tcp)
         if question is None or not self._has_room(client):
@@ -76,7 +126,7 @@ class Forwarder:
         answer = asyncio.get_running_loop().create_future()
         self._waiting.add(client, answer)
         try:
-            reply = await self._answered(answer, query, question, tcp)
+            reply = await self._answered(answer, query, question, tcp, place or self._host)
             return query[:2] + reply[2:] if reply else refusal(query, SERVFAIL, question)
         finally:
             self._waiting.remove(client, answer)
@@ -95,11 +145,14 @@ class Forwarder:
             theirs[-1].set_result(None)
         return True
 
-    async def _answered(self, answer: Answer, query: bytes, question: Question, tcp: bool) -> bytes | None:
-        key = query[2:], tcp
+    async def _answered(self, answer: Answer, query: bytes, question: Question, tcp: bool,
+                        place: Place) -> bytes | None:
+        if place.asks_us and self._asked_there[_there(place, question)]:  # so it is its resolver that asks
+            place = self._host
+        key = query[2:], tcp, place.name
         asked = self._under_way.setdefault(key, _Asked())
         asked.waiting.add(answer)
-        asked.task = asked.task or asyncio.create_task(self._ask_for(asked, key, query, question))
+        asked.task = asked.task or asyncio.create_task(self._ask_for(asked, key, query, question, place))
         try:
             return await answer
         finally:
@@ -108,58 +161,68 @@ class Forwarder:
                 asked.task.cancel()
                 self._forget(key, asked)
 
-    async def _ask_for(self, asked: _Asked, key: tuple[bytes, bool], query: bytes, question: Question) -> None:
+    async def _ask_for(self, asked: _Asked, key: _Key, query: bytes, question: Question, place: Place) -> None:
         reply = None
+        self._asked_there[_there(place, question)] += 1
         try:
-            reply = await self._ask(query, question, key[1])
+            reply = await self._ask(query, question, key[1], place)
+            if reply is None and place is not self._host:
+                reply = await self._ask(query, question, key[1], self._host)
         finally:
+            self._asked_there -= Counter({_there(place, question): 1})
             self._forget(key, asked)
             for answer in asked.waiting:
                 if not answer.done():
                     answer.set_result(reply)
 
-    def _forget(self, key: tuple[bytes, bool], asked: _Asked) -> None:
+    def _forget(self, key: _Key, asked: _Asked) -> None:
         if self._under_way.get(key) is asked:
             del self._under_way[key]
 
-    async def _ask(self, query: bytes, question: Question, tcp: bool) -> bytes | None:
+    async def _ask(self, query: bytes, question: Question, tcp: bool, place: Place) -> bytes | None:
         asked = secrets.token_bytes(2) + query[2:]
         second_best = None
-        for upstream in self._order() * self.rounds:
-            reply = await self._exchange(asked, question, upstream, tcp)
+        for upstream in [*place.upstreams] * self.rounds:
+            reply = await self._exchange(asked, question, upstream, tcp, place)
             if reply is not None:
                 if reply[3] & 0x0F not in _REFUSING:
-                    self._last_good = upstream
+                    if place is self._host:
+                        self._host.last_good = upstream
                     return reply
                 second_best = second_best or reply
         return second_best
 
-    def _order(self) -> list[Upstream]:
-        return sorted(self.upstreams(), key=lambda upstream: upstream != self._last_good)
-
-    async def _exchange(self, query: bytes, question: Question, upstream: Upstream, tcp: bool) -> bytes | None:
-        reply = await self._attempt(_over_tcp if tcp else _over_udp, query, question, upstream)
+    async def _exchange(self, query: bytes, question: Question, upstream: Upstream, tcp: bool,
+                        place: Place) -> bytes | None:
+        reply = await self._attempt(_over_tcp if tcp else _over_udp, query, question, upstream, place)
         if reply is None or tcp or not reply[2] & 0x02:
             return reply
-        whole = await self._attempt(_over_tcp, query, question, upstream)
+        whole = await self._attempt(_over_tcp, query, question, upstream, place)
         if whole is None:
             return reply
         return whole if len(whole) <= question.limit else truncated(whole, question)
 
     async def _attempt(self, exchange: Callable[..., object], query: bytes, question: Question,
-                       upstream: Upstream) -> bytes | None:
+                       upstream: Upstream, place: Place) -> bytes | None:
         try:
             async with asyncio.timeout(self.timeout):
-                return await exchange(query, question, upstream)  # type: ignore[misc,no-any-return]
+                return await exchange(query, question, upstream, place)  # type: ignore[misc,no-any-return]
         except (OSError, EOFError) as error:  # TimeoutError is one
             log.debug("resolver %s: %s", upstream, error or type(error).__name__)
             return None
 
 
-async def _over_udp(query: bytes, question: Question, upstream: Upstream) -> bytes:
+def _there(place: Place, question: Question) -> tuple[str, bytes, int]:
+    return place.name, question.name, question.kind
+
+
+def _family(upstream: Upstream) -> int:
+    return socket.AF_INET6 if ":" in upstream[0] else socket.AF_INET
+
+
+async def _over_udp(query: bytes, question: Question, upstream: Upstream, place: Place) -> bytes:
     loop = asyncio.get_running_loop()
-    family = socket.AF_INET6 if ":" in upstream[0] else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as channel:
+    with await place.socket(_family(upstream), socket.SOCK_DGRAM) as channel:
         await loop.sock_connect(channel, upstream)
         await loop.sock_sendall(channel, query)
         while True:
@@ -168,8 +231,14 @@ async def _over_udp(query: bytes, question: Question, upstream: Upstream) -> byt
                 return reply
 
 
-async def _over_tcp(query: bytes, question: Question, upstream: Upstream) -> bytes:
-    reader, writer = await asyncio.open_connection(*upstream)
+async def _over_tcp(query: bytes, question: Question, upstream: Upstream, place: Place) -> bytes:
+    channel = await place.socket(_family(upstream), socket.SOCK_STREAM)
+    try:
+        await asyncio.get_running_loop().sock_connect(channel, upstream)
+        reader, writer = await asyncio.open_connection(sock=channel)
+    except BaseException:
+        channel.close()
+        raise
     try:
         writer.write(len(query).to_bytes(2, "big") + query)
         reply = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
@@ -180,23 +249,11 @@ async def _over_tcp(query: bytes, question: Question, upstream: Upstream) -> byt
         writer.close()
 
 
-def nameservers(text: str) -> tuple[str, ...]:
-    """The addresses of a resolv.conf's ``nameserver`` lines (resolv.conf(5)); what is no address is left out."""
-    lines = [line.split() for line in text.splitlines()]
-    return tuple(dict.fromkeys(words[1] for words in lines if words[:1] == ["nameserver"] and len(words) > 1
-                               and _is_address(words[1])))
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
 class ResolvConf:
-    """The resolvers of a resolv.conf, read anew when it has changed, without those for which ``is_ours`` says so."""
+    """The resolvers of a resolv.conf, read anew when it has changed, without those for which ``is_ours`` says so.
+
+    Where there are none, Docker's default counts, as it does in containers.
+    """
 
     def __init__(self, path: Path, is_ours: Callable[[str], bool]) -> None:
         self.path = path
@@ -208,8 +265,8 @@ class ResolvConf:
     def __call__(self) -> tuple[Upstream, ...]:
         """Host and port of each resolver."""
         self._refresh()
-        return tuple((address, 53) for address in self._addresses
-                     if address != _DOCKER_EMBEDDED and not self._is_ours(address))
+        return tuple((address, 53) for address in self._addresses or _DOCKERS_DEFAULT
+                     if address != EMBEDDED and not self._is_ours(address))
 
     def _refresh(self) -> None:
         try:

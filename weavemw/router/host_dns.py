@@ -15,6 +15,7 @@ from weavemw.network import bridge
 from weavemw.network.plan import WEAVE_DNS
 from weavemw.router import host
 from weavemw.router.api import host_port
+from weavemw.router.container_dns import ContainerDns, Owners
 from weavemw.router.dns_server import Clients, DnsServer, SocketAddress
 from weavemw.router.forward import Forwarder, ResolvConf, Upstream
 from weavemw.router.service import DnsFacts
@@ -57,13 +58,15 @@ class Strangers:
 class HostDns:
     """The DNS server of a host, which listens wherever the host's bridges have addresses.
 
-    ``let_ask`` opens the host's firewall to the bridges of these names, and to no others.
+    ``let_ask`` opens the host's firewall to the bridges of these names, and to no others. ``owners_of`` tells who holds
+    an address; for containers, those are asked whom Docker would have let them ask.
     """
 
     settings: RouterSettings
     zone: Zone
     docker: Docker
     let_ask: Callable[[Sequence[str]], None] = lambda names: None
+    owners_of: Owners | None = None
     address: str | None = None
     _opened: tuple[str, ...] | None = None
     _docker_networks: set[Network] = field(default_factory=set)
@@ -75,6 +78,9 @@ class HostDns:
         self._given: tuple[Upstream, ...] = tuple(split_host_port(resolver, 53) for resolver in self.settings.upstream)
         self._resolv_conf = ResolvConf(self.settings.resolv_conf, self._is_ours)
         self.server = DnsServer(self.zone, Forwarder(self.upstreams), Clients())
+        if self.owners_of:
+            dns = ContainerDns(self.docker, self.owners_of, self._is_ours, self.upstreams, given=bool(self._given))
+            self.server.place_of = dns.place_of
 
     def upstreams(self) -> tuple[Upstream, ...]:
         """Whom to ask: the resolvers that were given, or else the host's."""

@@ -80,7 +80,7 @@ async def running(settings: RouterSettings, docker: Docker | None = None) -> Asy
         stack.push_async_callback(service.close)
         if book:
             await _share(settings, service, book, SqliteStore(database), stack)
-        dns = HostDns(settings, service.names.zone, service.docker, partial(_let_ask, settings))
+        dns = HostDns(settings, service.names.zone, service.docker, partial(_let_ask, settings), service.owners_of)
         if settings.dns:  # first: who is attached while DNS seems to be off gets no name
             await _serve_dns(dns, service, stack)
         address = await listening.serve(settings, service, sock, stack)

@@ -127,6 +127,10 @@ class RouterService:
         """See :meth:`Allocator.owned`."""
         return await self.writer.run(lambda: self.allocator.owned(owner))
 
+    async def owners_of(self, address: Address) -> tuple[str, ...]:
+        """See :meth:`Allocator.owners_of`."""
+        return await self.writer.run(lambda: self.allocator.owners_of(address))
+
     async def add_name(self, owner: str, address: Address, fqdn: str) -> bool:
         """See :meth:`Names.add`."""
         added = await self.writer.run(lambda: self.names.add(owner, address, fqdn))

@@ -84,7 +84,8 @@ def test_what_a_container_gets(weave: Launched, options: list[str], hostname: st
         assert own_search or reaches(weave, "web", container)  # of which there is no server here
         expected = {"": container[:12], None: weave.host.run("hostname").stdout.strip()}.get(hostname, hostname)
         assert weave.host.docker("exec", container, "hostname").stdout.strip() == expected
-        assert weave.host.docker("exec", container, "cat", "/etc/hostname").stdout.strip() == expected
+        if hostname is not None:  # else Docker writes the id
+            assert weave.host.docker("exec", container, "cat", "/etc/hostname").stdout.strip() == expected
         lines = weave.host.docker("exec", container, "cat", "/etc/resolv.conf").stdout.splitlines()
         assert [line.split()[1] for line in lines if line.startswith("nameserver")] == [ON_BRIDGE]
         assert [line for line in lines if line.startswith("search")] == ["search a.example"] * own_search

@@ -396,8 +396,6 @@ class Attachment:
         if resolver:
             container = self._with_hostname(container, resolver.domain)
             resolv.rewrite(container, resolver, running=running)
-        elif container.is_ours:
-            resolv.restore(container)
         if self.rewrite_hosts:
             hosts.rewrite(container, addresses, known)
         own = (Added(name) for name in known)

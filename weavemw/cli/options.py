@@ -79,7 +79,7 @@ def router_defaults() -> dict[str, Given]:
     """The router's own settings, as they are unless somebody says otherwise; switches, which are off, left out."""
     settings = RouterSettings()
     values = {_plain(option): getattr(settings, str(option.name)) for option in router_own() if not option.is_flag}
-    return {name: Given(value, "default") for name, value in values.items() if value not in (None, ())}
+    return {name: Given(value, "default") for name, value in values.items() if value not in (None, (), "")}
 
 
 def router_given(options: Mapping[str, Any], environ: Mapping[str, str],

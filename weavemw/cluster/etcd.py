@@ -86,7 +86,7 @@ class EtcdClient:
     is wrong now, ``None`` for nothing.
     """
 
-    def __init__(self, settings: StoreSettings, *, timeout: float = 2.0, silence: float = 1.5) -> None:
+    def __init__(self, settings: StoreSettings, *, timeout: float = 2.0, silence: float = 1.0) -> None:
         self._settings = settings
         self._timeout = timeout
         self._silence = silence

@@ -33,6 +33,7 @@ PLAIN, NAMED = ["/tmp:/a", "/wait/0123456789ab/w:/dev/w:ro"], ["/tmp:/a", "/wait
     pytest.param("?name=web", {}, NAMED, id="name"),
     pytest.param("?name=web", {"Hostname": "", "Domainname": None}, NAMED, id="blanks"),
     pytest.param("?name=web", {"Hostname": "db"}, PLAIN, id="own hostname"),
+    pytest.param("?name=web", {"Hostname": "0123456789ab"}, NAMED, id="Docker's hostname of another"),
     pytest.param("?name=web", {"hostname": "db.example.com"}, PLAIN, id="elsewhere"),
     pytest.param("?name=web", {"Domainname": "example.com"}, PLAIN, id="own domain"),
     pytest.param("?name=web", {"HostConfig": {"UTSMode": "host"}}, PLAIN, id="--uts=host"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["DnsInjector"]
 
 _log = logging.getLogger(__name__)
+
+#: The hostname that Docker gives where none is asked for: the container's short id. Who makes a container anew from
+#: inspect, as Watchtower does, asks for that of another one.
+_DOCKERS_OWN = "[0-9a-f]{12}"
 
 
 class DnsInjector:
@@ -93,8 +98,8 @@ class DnsInjector:
 
 def _says_hostname(document: Object) -> bool:
     """Whether a create says anything about the hostname, which is the host's with ``--uts=host``."""
-    host = host_config(document)
-    return bool(document.string("Hostname") or document.string("Domainname")
+    host, hostname = host_config(document), document.string("Hostname")
+    return bool((hostname and not re.fullmatch(_DOCKERS_OWN, hostname)) or document.string("Domainname")
                 or (host and host.string("UTSMode") == "host"))
 
 

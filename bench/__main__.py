@@ -49,6 +49,8 @@ def measured(quick: bool, only: str | None) -> Iterator[Row]:
                 for path in ("/_ping", "/containers/json"):
                     for connections in (1, 8, 64):
                         yield from measure.small_requests(targets, path, connections, 1 if quick else 4, rounds)
+                with measure.containers(targets, 50):
+                    yield from measure.small_requests(targets, "/containers/json?all=1", 8, 1 if quick else 4, rounds)
             proxies = {name: target for name, target in targets.items() if name != "bare"}
             if only in (None, "crowds"):
                 yield from crowds.rows(proxies, 1 if quick else 6)

@@ -31,6 +31,17 @@ def small_requests(targets: Targets, path: str, connections: int, seconds: int, 
             for n, (unit, aim) in enumerate(units)]
 
 
+@contextlib.contextmanager
+def containers(targets: Targets, count: int) -> Iterator[None]:
+    """So many containers that have been created, for ``?all=1`` to show."""
+    direct = targets["direct"]
+    made = [direct.docker("create", "busybox").stdout.strip() for _ in range(count)]
+    try:
+        yield
+    finally:
+        direct.docker("rm", *made)
+
+
 def _wrk(target: Served, path: str, connections: int, seconds: int) -> tuple[float, ...]:
     said = target.host.run("wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--latency", "--timeout", "10",
                            f"http://127.0.0.1:{target.port}{path}", timeout=seconds + 60).stdout

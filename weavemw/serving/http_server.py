@@ -692,10 +692,16 @@ class HttpServer:
         self._asked[fd] = connection
         self._arm(connection, _NONE)
         try:
+            self._watch(fd)
+        except OSError as error:
+            if error.errno != errno.EBADF:  # else the client was gone, and another thread has closed the socket
+                raise
+
+    def _watch(self, fd: int) -> None:
+        try:
             self._epoll.modify(fd, _IN)
         except FileNotFoundError:
-            with contextlib.suppress(OSError):  # the client was gone, and the socket is closed
-                self._epoll.register(fd, _IN)
+            self._epoll.register(fd, _IN)
 
     def _look_for_client(self, connection: Connection, asked: socket.socket) -> None:
         """The client is said to be gone while we wait for its answer."""

@@ -110,6 +110,18 @@ def test_a_strict_client_and_server_accept_them(tmp_path: Path) -> None:
     assert ends[1].getpeercert()
 
 
+def test_a_member_of_etcd_is_its_fellows_client(tmp_path: Path) -> None:
+    """Members show each other the certificate with which they serve; a proxy's is a server's alone."""
+    def usages() -> set[str]:
+        found = _load(tmp_path / "server-cert.pem").extensions.get_extension_for_class(x509.ExtendedKeyUsage)
+        return {usage._name for usage in found.value}
+
+    certs.create(tmp_path, ["10.0.0.11"], days=10, member=True)
+    assert usages() == {"serverAuth", "clientAuth"}
+    certs.renew(tmp_path, ["10.0.0.11"], days=10)
+    assert usages() == {"serverAuth"}
+
+
 def test_the_hosts_own_names() -> None:
     """Its name, localhost, and the addresses that it is given; each once."""
     names = certs.host_names(["127.0.0.1", "10.0.0.1"])

@@ -53,21 +53,22 @@ class Authority:
                    .add_extension(usage, True))
         return cls(builder.sign(key, hashes.SHA256()), key)
 
-    def server(self, names: Iterable[str], days: int) -> Pair:
-        """A certificate for a server with these names and addresses."""
+    def server(self, names: Iterable[str], days: int, *, member: bool = False) -> Pair:
+        """A certificate for a server with these names and addresses; a ``member`` is its fellows' client too."""
         names = list(dict.fromkeys(names))
-        return self._sign(names[0], days, Usage.SERVER_AUTH, x509.SubjectAlternativeName(map(_general_name, names)))
+        usages = [Usage.SERVER_AUTH, *([Usage.CLIENT_AUTH] if member else [])]
+        return self._sign(names[0], days, usages, x509.SubjectAlternativeName(map(_general_name, names)))
 
     def client(self, name: str, days: int) -> Pair:
         """A certificate for a client."""
-        return self._sign(name, days, Usage.CLIENT_AUTH)
+        return self._sign(name, days, [Usage.CLIENT_AUTH])
 
-    def _sign(self, name: str, days: int, usage: x509.ObjectIdentifier,
+    def _sign(self, name: str, days: int, usages: Iterable[x509.ObjectIdentifier],
               names: x509.SubjectAlternativeName | None = None) -> Pair:
         key = _new_key()
         builder = (_begun(_name(name[:64]), self.certificate.subject, key, days)
                    .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
-                   .add_extension(x509.ExtendedKeyUsage([usage]), False)
+                   .add_extension(x509.ExtendedKeyUsage(usages), False)
                    .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), False))
         if names:
             builder = builder.add_extension(names, False)
@@ -75,7 +76,7 @@ class Authority:
 
 
 def create(directory: Path, names: Iterable[str], *, days: int, client: str = "client",
-           force: bool = False) -> list[Path]:
+           force: bool = False, member: bool = False) -> list[Path]:
     """Make what is missing of CA, server's and client's certificate; with ``force``, everything anew.
 
     A CA that is there signs, unless ``force``. Returns the files written; raises
@@ -85,17 +86,19 @@ def create(directory: Path, names: Iterable[str], *, days: int, client: str = "c
     authority, written = _authority(directory, force=force)
     for cert, key in (("server-cert.pem", "server-key.pem"), ("cert.pem", "key.pem")):
         if force or _is_missing(directory, cert, key):
-            made = authority.server(names, days) if cert.startswith("server") else authority.client(client, days)
+            made = (authority.server(names, days, member=member) if cert.startswith("server")
+                    else authority.client(client, days))
             written += _write_pair(directory, cert, key, made)
     if not written:
         raise Conflict(f"{directory} has all certificates already: --renew signs new ones, --force replaces the CA too")
     return written
 
 
-def renew(directory: Path, names: Iterable[str], *, days: int, client: str = "client") -> list[Path]:
+def renew(directory: Path, names: Iterable[str], *, days: int, client: str = "client",
+          member: bool = False) -> list[Path]:
     """Replace the server's and the client's certificate and key by new ones of the same CA."""
     authority = _load_authority(directory)
-    return [*_write_pair(directory, "server-cert.pem", "server-key.pem", authority.server(names, days)),
+    return [*_write_pair(directory, "server-cert.pem", "server-key.pem", authority.server(names, days, member=member)),
             *_write_pair(directory, "cert.pem", "key.pem", authority.client(client, days))]
 
 

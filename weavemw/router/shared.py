@@ -108,7 +108,7 @@ class SharedNetwork:
                 await self._enter()
         except (TimeoutError, StoreUnavailable) as error:
             log.warning("the router starts without etcd: %s", str(error) or "no answer in time")
-        except StoreRefused as error:
+        except (StoreRefused, NetworkError) as error:  # of a host that has no address yet, too
             self._complain(error.message)
         loops = (self._follow, self._keep, self._say_up, self._publish, self._forward)
         self._tasks = [asyncio.create_task(self._for_ever(loop)) for loop in loops]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Callable
 
 import pytest
@@ -140,3 +143,64 @@ def test_what_was_detached_by_hand_stays_so(launched: Launched) -> None:
     assert not launched.ethwe("off")
     launched.host.docker("restart", "-t", "0", "off")
     assert eventually(lambda: launched.ethwe("off"))
+
+
+def test_without_a_proxy(make_host: MakeHost) -> None:
+    """What `weave run` attached is mended, attached again after a restart, and leaves nothing when it is gone."""
+    host = make_host()
+    launched = Launched(host)
+    launched.weave("stop-proxy")
+    launched.weave("run", "10.2.1.1/24", "--name", "r1", "busybox", "sleep", "3600")
+    host.ip("link", "set", host_end(launched, "r1"), "nomaster")
+    assert eventually(lambda: host.links()[host_end(launched, "r1")].get("master") == "weave")
+    host.docker("restart", "-t", "0", "r1")
+    assert eventually(lambda: launched.ethwe("r1") == "10.2.1.1/24" and launched.names())
+    host.docker("rm", "-f", "r1")
+    assert eventually(lambda: launched.left() == ({}, set(), set()))
+
+
+def test_the_host_keeps_its_own_address(make_host: MakeHost) -> None:
+    """What was exposed is so again after the bridge was removed; what was hidden is not."""
+    host = make_host()
+    launched = Launched(host)
+    address = launched.weave("expose").stdout.strip()
+    time.sleep(6)  # the router looks every five seconds
+    host.ip("link", "delete", "weave")
+    assert eventually(lambda: address in host.ip("address", "show", "dev", "weave"))
+    launched.weave("hide")
+    host.ip("link", "delete", "weave")
+    assert eventually(lambda: "169.254.53.1" in host.ip("address", "show", "dev", "weave"))
+    assert address not in host.ip("address", "show", "dev", "weave")
+
+
+def test_health_tells_the_truth(make_host: MakeHost) -> None:
+    """Each of these is said by `weave healthcheck`, `status` and `doctor`, for as long as it is so, and by Docker."""
+    host = make_host()
+    launched = Launched(host)
+    launched.docker("run", "-d", "--name", "web", "busybox", "sleep", "3600")
+    launched.docker("run", "-d", "--name", "db", "--net=none", "busybox", "sleep", "3600")
+    assert eventually(lambda: launched.weave("healthcheck"))
+    found = launched.weave("doctor", check=False)
+    assert found.returncode == 0, found.stdout
+    assert {"reachability: fine",
+            "DNS at 169.254.53.1: fine", "DNS at 172.17.0.1: fine", "clock: fine"} <= set(found.stdout.splitlines())
+
+    def said(words: str) -> bool:
+        asked = [launched.weave(verb, check=False) for verb in ("healthcheck", "status", "doctor")]
+        return all(each.returncode == 1 and words in each.stdout + each.stderr for each in asked)
+
+    host.dockerd and host.dockerd.send_signal(signal.SIGSTOP)
+    assert eventually(lambda: said("did not answer"), 40)
+    host.dockerd and host.dockerd.send_signal(signal.SIGCONT)
+    assert eventually(lambda: launched.weave("healthcheck"), 90)
+    router = int(pid_of(launched, "weave"))
+    os.kill(router, signal.SIGSTOP)
+    assert eventually(lambda: said("did not answer"), 40)
+    os.kill(router, signal.SIGCONT)
+    assert eventually(lambda: launched.weave("healthcheck"), 90)
+    host.run("mount", "--bind", "-o", "ro", host.state_dir, host.state_dir)
+    host.run("mount", "-o", "remount,bind,ro", host.state_dir)
+    try:
+        assert eventually(lambda: said(f"can't write in {host.state_dir}"), 40)
+    finally:
+        host.run("umount", host.state_dir)

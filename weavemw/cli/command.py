@@ -157,6 +157,7 @@ class Invocation:
 VERBS = {
     "attach": ("attach", "detach", "ps", "run", "start"),
     "certs": ("certs",),
+    "doctor": ("doctor",),
     "expose": ("docker-bridge-ip", "expose", "hide", "setup"),
     "launch": ("launch", "launch-proxy", "launch-router", "stop", "stop-proxy", "stop-router"),
     "names": ("dns-add", "dns-args", "dns-lookup", "dns-remove"),

@@ -6,6 +6,7 @@ out is an ``error`` in its place.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -99,7 +100,17 @@ def router_facts(address: RouterAddress) -> Facts:
         text, wrong = "", f"weave router is not running (what answers at {address} is none)"
     if text.lstrip().startswith("<"):
         text, wrong = "", f"weave router is not running (what answers at {address} is none)"
-    return {"running": not wrong, "address": str(address), "status": text, "error": wrong}
+    return {"running": not wrong, "address": str(address), "status": text, "error": wrong,
+            "problems": [] if wrong else router_problems(address)}
+
+
+def router_problems(address: RouterAddress) -> list[str]:
+    """What a router says is wrong with it; a Weave Net router says nothing of that."""
+    try:
+        report = json.loads(call_router(address, "GET", "/report", timeout=_LIMIT, accept="application/json"))
+        return list(map(str, report.get("Problems") or ()))
+    except (RouterError, ValueError, AttributeError):  # of another kind, or one that has just ended
+        return []
 
 
 def containers(proxy: Facts, running: Rows | None, interfaces: Sequence[HostInterface] | None,

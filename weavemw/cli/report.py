@@ -23,7 +23,7 @@ __all__ = ["of_proxy", "report"]
 @click.pass_obj
 def report(weave: Invocation, template: str | None, as_text: bool, as_json: bool) -> None:
     """Print all that router and proxy know about themselves, as JSON: versions, listeners, engine, addresses, names,
-    what is attached, what waits and why, what was left alone and why, and the last errors.
+    what is attached, what waits and why, what was left alone and why, the last errors, and what `weave doctor` finds.
 
     \b
     weave report
@@ -34,6 +34,7 @@ def report(weave: Invocation, template: str | None, as_text: bool, as_json: bool
     if sum(map(bool, (template, as_text, as_json))) > 1:
         raise click.UsageError("--format, --text and --json: choose one")
     from weavemw.cli import display, facts, overview
+    from weavemw.cli.doctor import findings
 
     found = facts.gather(weave)
     if not (found["router"]["running"] or found["proxy"]["running"]):
@@ -43,7 +44,7 @@ def report(weave: Invocation, template: str | None, as_text: bool, as_json: bool
         return click.echo(f"Command: weave {__version__}\n\n"
                           + overview.overview(found, display.screen(weave.environ), everything=True))
     router = router_at(weave.run_dir, found["router"]["address"])
-    data = {**_of_router(router), "Proxy": of_proxy(found)}
+    data = {**_of_router(router), "Proxy": of_proxy(found), "Doctor": list(map(str, findings(weave, found)))}
     return click.echo(_formatted(data, template, router) if template
                       else json.dumps(data, indent=2))
 

@@ -12,10 +12,13 @@ from weavemw import __version__
 from weavemw.cli.command import Invocation, verb
 from weavemw.cli.router import call_router
 from weavemw.errors import RouterError, RouterUnreachable, WeaveError
+from weavemw.ops import health
 from weavemw.ops.run_dir import RouterAddress
 
 __all__ = ["complaints", "healthcheck", "metrics", "status", "version"]
 
+#: How the reason begins why somebody waits for nothing.
+CUT_OFF = "it is cut off"
 #: Parts of the router's status, and where each is in its report: so it is in a Weave Net router's as well.
 _ROUTER_PARTS = {"targets": ("Router", "Targets"), "connections": ("Router", "Connections"),
                  "peers": ("Router", "Peers"), "dns": ("DNS",), "ipam": ("IPAM",)}
@@ -28,7 +31,7 @@ _ROUTER_PARTS = {"targets": ("Router", "Targets"), "connections": ("Router", "Co
 def status(weave: Invocation, part: str | None, as_json: bool) -> None:
     """Say how router and proxy are, which containers are attached, which wait, which were left alone, and why.
 
-    Its status is 1 when neither router nor proxy runs.
+    Its status is 1 when neither router nor proxy runs, or something is wrong with what runs, which is said on stderr.
 
     \b
     weave status
@@ -39,11 +42,14 @@ def status(weave: Invocation, part: str | None, as_json: bool) -> None:
         return _echo_router_part(weave, part, as_json=as_json)
     from weavemw.cli import display, facts, overview
 
-    found = _only(facts.gather(weave), part)
+    whole = facts.gather(weave)
+    found = _only(whole, part)
     to = display.screen(weave.environ)
     click.echo(json.dumps({"version": __version__, **found}, indent=2) if as_json
                else overview.overview(found, to, everything=part is not None), color=to.colour)
-    if not any(found[name]["running"] for name in ("router", "proxy") if name in found):
+    if wrong := _of_what_runs(whole, part):
+        click.echo("\n".join(to.paint(f"wrong: {each}", fg="red") for each in wrong), err=True, color=to.colour)
+    if wrong or not any(found[name]["running"] for name in ("router", "proxy") if name in found):
         click.get_current_context().exit(1)
     return None
 
@@ -103,17 +109,29 @@ def complaints(facts: Mapping[str, Any]) -> list[str]:
         wrong.append(f"engine: {engine['error']}")
     if not router["running"]:
         wrong.append(f"router: {router['error']}")
+    wrong += [f"router: {problem}" for problem in router.get("problems", ())]
     if not proxy["running"]:
         return [*wrong, f"proxy: {proxy.get('error') or 'weave proxy is not running'}"]
     if not engine.get("error"):
         wrong += [f"proxy: {each['address']} {each['error']}" for each in proxy["listening"] if each["error"]]
-    return wrong + _watcher_complaint(proxy.get("watcher"), engine)
+    return wrong + _watcher_complaint(proxy.get("watcher"), engine) + _cut_off(facts.get("containers") or {})
 
 
 def _watcher_complaint(state: Mapping[str, Any] | None, engine: Mapping[str, Any]) -> list[str]:
-    if engine.get("error") or (state and state["connected"]):
-        return []
-    return [f"proxy: it does not follow Docker's events: {(state or {}).get('error') or 'not yet'}"]
+    return [] if engine.get("error") else [f"proxy: {problem}" for problem in health.of_watcher(state)]
+
+
+def _of_what_runs(facts: Mapping[str, Any], part: str | None) -> list[str]:
+    """What is wrong with what is asked for, but that a part was not launched."""
+    missing = tuple(f"{name}: " for name in ("router", "proxy") if not facts[name]["running"])
+    return [each for each in complaints(facts)
+            if not each.startswith(missing) and (part != "router" or each.startswith("router: "))]
+
+
+def _cut_off(containers: Mapping[str, Any]) -> list[str]:
+    """Those that nobody attaches, of whom the watcher knows nothing."""
+    return [f"container {each['name']}: {each['reason']}" for each in containers.get("waiting", ())
+            if not each.get("attempts") and each["reason"].startswith(CUT_OFF)]
 
 
 def _only(facts: dict[str, Any], part: str | None) -> dict[str, Any]:

@@ -133,6 +133,17 @@ class NetlinkNetwork:
         finally:
             os.close(descriptor)
 
+    def visit(self, pid: int, sandbox: str, action: Callable[[], T]) -> T:
+        """What ``action`` gives, done in a container's network namespace by a thread that does nothing else.
+
+        Raises as :meth:`namespace` does.
+        """
+        descriptor = _open_namespace(pid, sandbox)
+        try:
+            return _inside(descriptor, action)
+        finally:
+            os.close(descriptor)
+
     def set_hostname(self, pid: int, hostname: str) -> None:
         descriptor = _not_own(_of_process(pid, "uts"), pid, "uts")
         try:

@@ -74,6 +74,7 @@ def _routes(service: RouterService) -> list[tuple[str, str, Handler]]:
         ("GET", "/status/dns", router.dns),
         ("GET", "/status/ipam", router.ipam),
         ("GET", "/report", router.report),
+        ("GET", "/health", router.health),
         ("GET", "/metrics", router.metrics),
     ]
 
@@ -265,6 +266,11 @@ class _Router:
     async def report(self, request: web.Request) -> web.Response:
         report, template = await self._service.report(), request.query.get("format")
         return web.Response(text=formatted(report, template)) if template else web.json_response(report)
+
+    async def health(self, request: web.Request) -> web.Response:
+        # Ours: a Weave Net router has no such call.
+        problems = await self._service.health()
+        return web.Response(status=503 if problems else 200, text="; ".join(problems) or "healthy")
 
     async def metrics(self, request: web.Request) -> web.Response:
         body, content_type = await self._service.metrics(request.headers.get("Accept", ""))

@@ -18,6 +18,7 @@ from weavemw.dockerapi.client import Docker, DockerClient
 from weavemw.dockerapi.hosts import Unix
 from weavemw.errors import NetworkError, SettingsError
 from weavemw.network import exposed, firewall
+from weavemw.network.bridge import EXPOSE
 from weavemw.network.netlink import ensure_bridge
 from weavemw.ops import descriptors, files
 from weavemw.router import host, listening
@@ -28,6 +29,7 @@ from weavemw.router.names import Names
 from weavemw.router.service import RouterService, peer_name
 from weavemw.router.settings import RouterSettings
 from weavemw.router.store import Address, Database, Network, SqliteStore
+from weavemw.router.upkeep import Exposed, keep_watcher, problems
 from weavemw.router.zone import Zone
 from weavemw.transport.http_client import HttpClient
 
@@ -60,7 +62,7 @@ async def _serve_until_stopped(settings: RouterSettings, ready: Callable[[str], 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with running(settings) as address:
+    async with running(settings) as address, _watched(settings):
         log.info("the router serves %s, range %s", address, " ".join(map(str, settings.ranges)))
         ready(address)
         await stop.wait()
@@ -81,10 +83,11 @@ async def running(settings: RouterSettings, docker: Docker | None = None) -> Asy
         if book:
             await _share(settings, service, book, SqliteStore(database), stack)
         dns = HostDns(settings, service.names.zone, service.docker, partial(_let_ask, settings), service.owners_of)
+        service.problems = partial(problems, settings, dns)
         if settings.dns:  # first: who is attached while DNS seems to be off gets no name
             await _serve_dns(dns, service, stack)
         address = await listening.serve(settings, service, sock, stack)
-        stack.callback(asyncio.create_task(_keep_open(settings, dns)).cancel)
+        stack.callback(asyncio.create_task(_keep_open(settings, dns, service)).cancel)
         yield address
 
 
@@ -203,11 +206,26 @@ def _objection(settings: RouterSettings, address: Address) -> str:
     return "" if settings.force else why
 
 
+@asynccontextmanager
+async def _watched(settings: RouterSettings) -> AsyncIterator[None]:
+    """Containers are watched within the block, if we may."""
+    if not settings.bridge or os.geteuid() != 0:
+        yield
+        return
+    task = asyncio.create_task(keep_watcher(settings))
+    try:
+        yield
+    finally:
+        await _ended(task)
 
-async def _keep_open(settings: RouterSettings, dns: HostDns) -> None:
-    """Open the firewall again and again: firewalls are reloaded."""
+
+async def _keep_open(settings: RouterSettings, dns: HostDns, service: RouterService) -> None:
+    """Keep bridge and firewall as they should be: others remove a bridge, and reload firewalls."""
+    mine = Exposed(settings) if settings.bridge else None
     while True:
         await asyncio.sleep(_FIREWALL_AGAIN)
+        if mine:
+            await asyncio.to_thread(mine.keep, await service.held(EXPOSE))
         await asyncio.to_thread(_open_firewall, settings)
         await asyncio.to_thread(dns.open_again)
 

@@ -55,6 +55,7 @@ class RouterService:
     container have an address.
 
     ``shared`` is this host's part in a network of many; without it the router serves a single host.
+    ``problems`` says what is wrong on this host by now; it may block.
 
     Docker is asked ``docker_questions`` things at a time, and has ``docker_limit`` seconds to answer.
     """
@@ -69,6 +70,7 @@ class RouterService:
     dns_counts: Mapping[str, DnsCounts] = field(default_factory=dict)
     run_dir: Path | None = None
     objection: Callable[[Address], str] = lambda address: ""
+    problems: Callable[[], list[str]] = list
     docker_questions: int = 8
     docker_limit: float = 5.0
     targets: dict[str, None] = field(default_factory=dict)
@@ -157,7 +159,12 @@ class RouterService:
         """All there is to say about this router, as data for JSON."""
         in_use = await self.writer.run(self.allocator.held_count)
         router = of_network(self.shared) if self.shared else self._alone()
-        return {"Version": weavemw.__version__, "Router": router, "IPAM": self._ipam(in_use), "DNS": self._dns()}
+        return {"Version": weavemw.__version__, "Router": router, "IPAM": self._ipam(in_use), "DNS": self._dns(),
+                "Problems": await self.health()}
+
+    async def health(self) -> list[str]:
+        """What is wrong, in sentences; empty if nothing is."""
+        return await asyncio.to_thread(self.problems)
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """What Prometheus is to know of router and proxy, in the format that ``accept`` asks for, and its type."""

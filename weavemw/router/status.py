@@ -28,6 +28,7 @@ def overview(report: Mapping[str, Any]) -> str:
         _router(report["Router"]),
         _ipam(report["IPAM"]),
         _dns(dns) if dns else {"Service": "dns", "Status": "off"},
+        *({"Problem": problem} for problem in report.get("Problems", ())),
     )
 
 

@@ -10,9 +10,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from http.client import HTTPConnection, HTTPException
 
 from weavemw.dockerapi import hosts
+from weavemw.errors import WeaveError
+from weavemw.ops import health
+from weavemw.ops.watcher_state import read_state
 from weavemw.serving import listeners
 from weavemw.settings import Settings
 
@@ -31,22 +35,41 @@ def complaint(arguments: Sequence[str], environ: Mapping[str, str]) -> str:
 
 
 def _of_router(address: str) -> str:
-    connection = HTTPConnection(address, timeout=_LIMIT)
+    """What the router says of itself; one of Weave Net's, which does not, is asked for its status."""
     try:
-        connection.request("GET", "/status")
-        status = connection.getresponse().status
+        status, words = _asked(address, "/health")
+        if status == 404:
+            status, words = _asked(address, "/status")
     except (OSError, HTTPException) as error:
         return f"http://{address}: {error}"
+    return "" if status == 200 else words if status == 503 else f"http://{address} answers {status}"
+
+
+def _asked(address: str, path: str) -> tuple[int, str]:
+    connection = HTTPConnection(address, timeout=_LIMIT)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read(4096).decode(errors="replace").strip()
     finally:
         connection.close()
-    return "" if status == 200 else f"http://{address} answers {status}"
 
 
 def _of_proxy(settings: Settings) -> str:
     guarded = settings.uses_tls or bool(settings.allow_from)
     silent = [each for each in settings.listeners
               if not listeners.serves(hosts.parse(each), guarded=guarded, timeout=_LIMIT)]
-    return f"nothing answers at {' '.join(silent)}" if silent else ""
+    if silent:
+        return f"nothing answers at {' '.join(silent)}"
+    return "; ".join(filter(None, (*_of_watcher(settings), _of_router(settings.router_address))))
+
+
+def _of_watcher(settings: Settings) -> list[str]:
+    try:
+        state = read_state(settings.run_dir)
+    except WeaveError as error:
+        return [error.message]
+    return health.of_watcher(asdict(state) if state else None)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 # make demo-hosts   the same on three hosts that share an etcd, each in a network namespace (as root)
 # make lint     ruff, mypy and import-linter
 # make bench    the measurements
+# make faults   break things on a test host for SECONDS=600, and measure how soon they are mended (as root)
 # make simulation   many hosts on one etcd, and all that can go wrong: 100 seeds of 1,000 hosts, for an hour or more
 # make recordings   type the sessions of docs/sessions.toml at a terminal, and draw the README's pictures anew (as root)
 # make setup    install what is missing: Debian packages (as root), and .venv
@@ -10,7 +11,7 @@
 
 BIN = .venv/bin
 
-.PHONY: help setup lint test demo demo-hosts bench simulation recordings clean
+.PHONY: help setup lint test demo demo-hosts bench faults simulation recordings clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -37,6 +38,10 @@ demo-hosts: setup
 bench:
 	@scripts/setup tests
 	$(BIN)/python -m bench
+
+faults:
+	@scripts/setup tests
+	$(BIN)/python bench/faults.py $(or $(SECONDS),600)
 
 simulation: setup
 	$(BIN)/python tests/cluster/simulator.py

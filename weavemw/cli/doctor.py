@@ -87,15 +87,17 @@ def findings(weave: Invocation, facts: Mapping[str, Any] | None = None) -> list[
     from weavemw.cli.facts import gather
 
     known, settings = facts or gather(weave), weave.settings()
+    has_docker = not known["engine"].get("error")
     looks: dict[str, Callable[[], Iterator[Finding]]] = {
         "health": partial(of_health, known),
         "versions": partial(of_versions, known, __version__),
         "bridge": lambda: _bridge(settings.bridge),
         "firewall": lambda: of_rules(settings.bridge, _rules()),
         "disk": lambda: of_disk({path: _free(path) for path in (settings.state_dir, settings.run_dir)}),
-        "clock": lambda: of_clock(_clock_of_docker(weave), time.time()),
-        "containers": lambda: _containers(weave, known),
+        "clock": lambda: of_clock(_clock_of_docker(weave) if has_docker else None, time.time()),
     }
+    if has_docker and known["router"]["running"]:
+        looks["containers"] = lambda: _containers(weave, known)
     return [finding for what, look in looks.items() for finding in _looked(what, look)]
 
 

@@ -51,7 +51,7 @@ class Launched:
 
     def status(self) -> dict[str, Any]:
         """What `weave status` says, as data."""
-        return dict(json.loads(self.weave("status", "--json").stdout))
+        return dict(json.loads(self.weave("status", "--json", check=False).stdout))
 
     def docker(self, *args: str | Path, **options: Any) -> subprocess.CompletedProcess[Any]:
         """Run the docker CLI through the proxy."""

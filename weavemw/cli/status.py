@@ -124,8 +124,8 @@ def _watcher_complaint(state: Mapping[str, Any] | None, engine: Mapping[str, Any
 def _of_what_runs(facts: Mapping[str, Any], part: str | None) -> list[str]:
     """What is wrong with what is asked for, but that a part was not launched."""
     missing = tuple(f"{name}: " for name in ("router", "proxy") if not facts[name]["running"])
-    return [each for each in complaints(facts)
-            if not each.startswith(missing) and (part != "router" or each.startswith("router: "))]
+    return [each for each in complaints(facts) if not each.startswith(missing) and not each.endswith(": not yet")
+            and (part != "router" or each.startswith("router: "))]
 
 
 def _cut_off(containers: Mapping[str, Any]) -> list[str]:

@@ -56,6 +56,8 @@ def test_who_is_attached():
 
 UP = IFF_UP | IFF_LOWER_UP
 VETH = Link(7, "vethwe012345678", UP, master=3, kind="veth")
+DOCKERS = Link(8, "veth0123456", UP, master=4, kind="veth")
+BRIDGE = Link(3, "weave", UP, kind="bridge")
 ETHWE = Link(2, "ethwe", UP, kind="veth")
 
 
@@ -65,6 +67,9 @@ ETHWE = Link(2, "ethwe", UP, kind="veth")
     (None, [VETH, dataclasses.replace(VETH, flags=IFF_UP)], [None, Change()]),
     (None, [dataclasses.replace(VETH, master=0), VETH], [None, None]),
     (None, [Link(1, "lo", UP), Link(1, "lo", 0)], [None, None]),
+    (None, [DOCKERS, dataclasses.replace(DOCKERS, flags=0), dataclasses.replace(DOCKERS, master=0)], [None] * 3),
+    (None, [BRIDGE, dataclasses.replace(BRIDGE, flags=IFF_UP)], [None, None]),
+    (None, [BRIDGE, dataclasses.replace(BRIDGE, flags=0)], [None, Change()]),
     (4, [dataclasses.replace(ETHWE, flags=0), ETHWE], [None, None]),
     (4, [ETHWE, dataclasses.replace(ETHWE, flags=0)], [None, Change(4)]),
     (4, [dataclasses.replace(ETHWE, name="eth0"), dataclasses.replace(ETHWE, name="eth0", flags=0)], [None, None]),
@@ -81,6 +86,15 @@ def test_what_goes_is_told():
     assert changes.of_link(None, VETH, gone=True) == Change()
     assert changes.of_link(4, ETHWE, gone=True) == Change(4)
     assert changes.of_link(4, dataclasses.replace(ETHWE, name="eth0"), gone=True) is None
+    assert changes.of_link(None, DOCKERS, gone=True) is None
+    assert changes.of_link(None, BRIDGE, gone=True) == Change()
+
+
+def test_a_pair_that_was_renamed_is_still_ours():
+    changes = Changes()
+    changes.of_link(None, VETH, gone=False)
+    assert changes.of_link(None, dataclasses.replace(VETH, name="other"), gone=False) is None
+    assert changes.of_link(None, dataclasses.replace(VETH, name="other", flags=0), gone=False) == Change()
 
 
 @pytest.mark.parametrize(("namespace", "index", "address", "label", "told"), [

@@ -12,7 +12,7 @@ from ipaddress import IPv4Network
 
 from weavemw.network.addresses import Interface
 from weavemw.network.messages import IFF_LOWER_UP, IFF_UP, Link
-from weavemw.network.plan import ETHWE, WEAVE_DNS, Change, Condition, Ethwe, HostInterface, Plan
+from weavemw.network.plan import ETHWE, WEAVE_DNS, Change, Condition, Ethwe, HostInterface, Plan, is_host_name
 
 __all__ = ["Changes", "Fault", "attached_owners", "faults", "is_broken"]
 
@@ -77,9 +77,9 @@ class Changes:
 
     def of_link(self, namespace: int | None, link: Link, *, gone: bool) -> Change | None:
         """What the word of an interface means, by ``RTM_NEWLINK`` or (``gone``) ``RTM_DELLINK``."""
-        if not _concerns_us(namespace, link):
-            return None
         key = (namespace, link.index)
+        if key not in self._links and not _concerns_us(namespace, link):
+            return None
         before = self._links.pop(key, None)
         if not gone:
             self._links[key] = link
@@ -92,10 +92,11 @@ class Changes:
 
 
 def _concerns_us(namespace: int | None, link: Link) -> bool:
-    """In a container it is ``ethwe``; in the host a bridge, or one end of a pair."""
-    return link.name == ETHWE if namespace is not None else link.kind in ("bridge", "veth")
+    """In a container it is ``ethwe``; in the host a bridge, or one end of a pair of ours: Docker's go at each end."""
+    return link.name == ETHWE if namespace is not None else link.kind == "bridge" or is_host_name(link.name)
 
 
 def _is_worse(before: Link, now: Link) -> bool:
-    lost = before.flags & ~now.flags & (IFF_UP | IFF_LOWER_UP)
+    # A bridge is without carrier whenever it has no port that is up.
+    lost = before.flags & ~now.flags & (IFF_UP if now.kind == "bridge" else IFF_UP | IFF_LOWER_UP)
     return bool(lost) or (before.master != 0 and before.master != now.master)

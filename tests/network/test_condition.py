@@ -80,6 +80,13 @@ def test_what_gets_worse_is_told(namespace, links, told):
     assert [changes.of_link(namespace, link, gone=False) for link in links] == told
 
 
+@pytest.mark.parametrize(("changed", "flags", "told"), [
+    (IFF_UP, 0, Change(4)), (0xFFFFFFFF, 0, None), (IFF_UP, IFF_UP, None), (0, 0, None)])
+def test_what_is_first_heard_of_as_it_goes_down_is_told(changed, flags, told):
+    """Who listens since a moment ago has not heard that it was up."""
+    assert Changes().of_link(4, dataclasses.replace(ETHWE, changed=changed, flags=flags), gone=False) == told
+
+
 def test_what_goes_is_told():
     """Whether it was heard of before or not."""
     changes = Changes()

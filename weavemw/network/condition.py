@@ -16,6 +16,7 @@ from weavemw.network.plan import ETHWE, WEAVE_DNS, Change, Condition, Ethwe, Hos
 
 __all__ = ["Changes", "Fault", "attached_owners", "faults", "is_broken"]
 
+_ALL = 0xFFFFFFFF  # ifi_change of an interface that is new
 _MULTICAST = IPv4Network("224.0.0.0/4")
 
 
@@ -83,7 +84,8 @@ class Changes:
         before = self._links.pop(key, None)
         if not gone:
             self._links[key] = link
-        return Change(namespace) if gone or (before and _is_worse(before, link)) else None
+        worse = _is_worse(before, link) if before else _went_down(link)
+        return Change(namespace) if gone or worse else None
 
     def of_address(self, namespace: int | None, index: int, address: Interface, label: str) -> Change | None:
         """What the loss of an address (``RTM_DELADDR``) means; IPv6 has no labels, which name the interface."""
@@ -94,6 +96,11 @@ class Changes:
 def _concerns_us(namespace: int | None, link: Link) -> bool:
     """In a container it is ``ethwe``; in the host a bridge, or one end of a pair of ours: Docker's go at each end."""
     return link.name == ETHWE if namespace is not None else link.kind == "bridge" or is_host_name(link.name)
+
+
+def _went_down(link: Link) -> bool:
+    """Whether one that was never heard of before was set down; one that is new begins so."""
+    return link.changed != _ALL and bool(link.changed & ~link.flags & IFF_UP)
 
 
 def _is_worse(before: Link, now: Link) -> bool:

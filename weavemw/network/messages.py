@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv4Network, ip_address, ip_interface, ip_network
 
 from weavemw.network.addresses import Interface, Network
@@ -77,6 +77,7 @@ class Link:
     """An interface; ``master`` is the index of the bridge that it is a port of, or 0.
 
     ``namespace`` is the number that the namespace of its other end has here, or -1.
+    ``changed`` are the flags that a notification tells of; all of them for an interface that is new.
     """
 
     index: int
@@ -88,6 +89,7 @@ class Link:
     kind: str = ""
     alias: str = ""
     namespace: int = -1
+    changed: int = field(default=0, compare=False)
 
 
 def numbered(message: Message, sequence: int) -> bytes:
@@ -330,12 +332,12 @@ def end_of_dump(body: bytes) -> int:
 
 def read_link(body: bytes) -> Link:
     """An interface from an RTM_NEWLINK."""
-    _, _, index, flags, _ = _LINK.unpack_from(body)
+    _, _, index, flags, change = _LINK.unpack_from(body)
     values = dict(attributes(body, _LINK.size))
     kind = dict(attributes(values.get(IFLA_LINKINFO, b""))).get(IFLA_INFO_KIND, b"")
     return Link(index, _text(values.get(IFLA_IFNAME, b"")), flags, _int(values.get(IFLA_MTU)),
                 _int(values.get(IFLA_MASTER)), values.get(IFLA_ADDRESS, b"").hex(":"), _text(kind),
-                _text(values.get(IFLA_IFALIAS, b"")), _signed(values.get(IFLA_LINK_NETNSID)))
+                _text(values.get(IFLA_IFALIAS, b"")), _signed(values.get(IFLA_LINK_NETNSID)), change)
 
 
 def read_address(body: bytes) -> tuple[int, Interface] | None:

@@ -152,7 +152,7 @@ def test_without_a_proxy(make_host: MakeHost) -> None:
     launched.weave("stop-proxy")
     launched.weave("run", "10.2.1.1/24", "--name", "r1", "busybox", "sleep", "3600")
     host.ip("link", "set", host_end(launched, "r1"), "nomaster")
-    assert eventually(lambda: host.links()[host_end(launched, "r1")].get("master") == "weave")
+    assert eventually(lambda: host.links().get(host_end(launched, "r1"), {}).get("master") == "weave")
     host.docker("restart", "-t", "0", "r1")
     assert eventually(lambda: launched.ethwe("r1") == "10.2.1.1/24" and launched.names())
     host.docker("rm", "-f", "r1")

@@ -107,6 +107,7 @@ def test_rules_go_with_the_interface(weave: Launched, web: Callable[..., str]) -
     """A container that is detached by hand routes as Docker has it; one without Docker's network has no rules."""
     web()
     assert "6784" in weave.host.docker("exec", "web", "ip", "rule").stdout
-    weave.weave("detach", "web")
+    container = weave.host.docker("inspect", "-f", "{{.Id}}", "web").stdout.strip()
+    weave.weave("detach", *weave.held()[container], "web")
     assert "6784" not in weave.host.docker("exec", "web", "ip", "rule").stdout
     assert "6784" not in weave.docker("run", "--rm", "--net=none", "busybox", "ip", "rule").stdout

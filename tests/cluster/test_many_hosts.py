@@ -60,7 +60,8 @@ def test_first_ping_is_one_packet_of_the_underlay(site):
         assert " 0% packet loss" in here.ping("10.32.0.2")
     sent = [inner for inner in vxlan_packets(packets) if inner[:6].hex(":") == there.mac]
     assert len(sent) == 1
-    assert len(vxlan_packets(packets)) == 2  # and the answer
+    kinds = (b"\x08\x00", b"\x08\x06")  # IPv4 and ARP: a new interface's IPv6 multicast comes when it comes
+    assert len([inner for inner in vxlan_packets(packets) if inner[12:14] in kinds]) == 2  # and the answer
 
 
 @pytest.mark.parametrize("family", [4, 6])

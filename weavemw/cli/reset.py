@@ -169,7 +169,8 @@ def _remove_files(settings: Settings, containers: list[dict[str, Any]] | None, *
             path.unlink(missing_ok=True)
     for path in run_dir.router_sockets(settings.run_dir):
         path.unlink(missing_ok=True)
-    for tree in (settings.run_dir / "locks", settings.run_dir / run_dir.STATUS, settings.state_dir / "names"):
+    for tree in (settings.run_dir / "locks", settings.run_dir / run_dir.STATUS, settings.state_dir / "names",
+                 settings.state_dir / "detached"):
         _remove_tree(tree)
     yield from _remove_wait_programs(settings.state_dir / "wait", containers, released=released)
     for directory in (settings.state_dir / "wait", settings.state_dir, settings.run_dir):

@@ -262,7 +262,7 @@ def test_hosts_begin_with_the_weave_address_and_keep_all_else(clean):
 @pytest.mark.parametrize("network", ["bridge", "shop"])
 def test_its_own_name_is_its_weave_address_alone(clean, network):
     """What glibc would find besides is a comment, until the container is detached."""
-    run(clean, "web", f"--net={network}", "--add-host=other:192.0.2.1")
+    container = run(clean, "web", f"--net={network}", "--add-host=other:192.0.2.1")
     address = clean.ethwe("web").partition("/")[0]
 
     def own() -> list[str]:
@@ -271,8 +271,10 @@ def test_its_own_name_is_its_weave_address_alone(clean, network):
     assert own() == [address]
     clean.docker("restart", "-t0", "web")
     assert own() == [address]
-    clean.weave("detach", "web")
-    assert own() == [shown(clean, "web", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")]
+    clean.weave("detach", *clean.held()[container], "web")
+    left = inside(clean, "web", "cat", "/etc/hosts")
+    assert f"\n{shown(clean, 'web', '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}')}\t" in left
+    assert "weave" not in left
 
 
 def test_own_hosts_file_is_left_alone(clean):

@@ -814,6 +814,24 @@ def test_what_is_broken_is_mended_when_the_kernel_tells(world, monkeypatch, dama
     assert world.network.has_bridge
 
 
+def test_what_is_mended_gets_nothing_new(world, monkeypatch):
+    """An address that was taken from a container by hand, while it keeps another, stays taken."""
+    monkeypatch.setattr(module, "_CHANGED_AGO", 0.01)
+    watcher = world.watching()
+    container = world.docker.run(name="web")
+    await_true(lambda: container.id in watcher._settler._attached and not len(watcher._schedule))
+    kept = ip_interface("10.2.1.1/24")
+    world.router.claim(container.id, kept)
+    for address in world.router.addresses(container.id):
+        if address != kept:
+            world.router.release(container.id, address)
+    world.attachment.attach(container.id, (kept,), ("web.weave.local",))
+    off_the_bridge(world, container)
+    await_true(lambda: watcher.state.counters["mended"] == 1)
+    assert world.router.owners == {container.id: (kept,)}
+    assert world.network.inside[container.pid].addresses == (kept,)
+
+
 @pytest.mark.parametrize("entrypoint", [(PLACES[0],), ("sh",)], ids=["ours", "by hand"])
 def test_a_router_that_lost_everything_gets_it_back(world, entrypoint):
     """The address that a container has is held again, and its name is registered."""

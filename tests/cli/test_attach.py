@@ -10,7 +10,6 @@ from weavemw.cli import run
 from weavemw.cli.attach import give, selected, split, take
 from weavemw.errors import BadRequest, InvalidCidr, NetworkError, RouterError
 from weavemw.network.addresses import Wanted, parse_one
-from weavemw.ops.run_dir import RouterAddress
 from weavemw.testing import FakeDocker, FakeRouter, RecordingNetwork
 
 FIRST, SECOND = ip_interface("10.32.0.1/24"), ip_interface("10.2.1.1/24")
@@ -133,7 +132,13 @@ def test_with_its_last_address_goes_the_interface(host: Host) -> None:
 ])
 def test_those_that_are_meant_are_found(words: list[str], found: list[object]) -> None:
     """Each once; what is not there is no mistake."""
-    assert selected([FIRST, SECOND], _wanted(*words), RouterAddress("127.0.0.1:1")) == found
+    assert selected([FIRST, SECOND], _wanted(*words), FakeRouter()) == found
+
+
+def test_the_default_subnet_is_of_both_families() -> None:
+    """An address of each."""
+    sixth = ip_interface("fd00::1/64")
+    assert selected([FIRST, SECOND, sixth], _wanted("net:default"), FakeRouter(subnet6="fd00::/64")) == [FIRST, sixth]
 
 
 @pytest.mark.parametrize(("arguments", "status", "complaint"), [

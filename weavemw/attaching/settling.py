@@ -258,7 +258,9 @@ class Settler:
         if not wrong and not reasons & ~Reason.DAMAGED:
             self._attached.add(container.id)
             return self.attachment.mend_resolver(container)
-        lease = self.attachment.allocate(container, promised_to(container), timeout=0)
+        # What is only mended gets nothing new: some of what it was promised may have been taken from it by hand.
+        wanted = () if held and not reasons & ~Reason.DAMAGED else promised_to(container)
+        lease = self.attachment.allocate(container, wanted, timeout=0)
         names = self._names_of(container)
         with suppress(NotRunning):  # its end has an event of its own
             if not is_broken(wrong) and self._has_old_names(container, names, reasons):

@@ -19,14 +19,13 @@ from weavemw.cli.command import Invocation, require_root, verb
 from weavemw.cli.mistakes import explained
 from weavemw.cli.names import dns_arguments, only_network
 from weavemw.cli.options import together
-from weavemw.cli.router import call_router
 from weavemw.dockerapi.client import Docker
 from weavemw.dockerapi.container import Container
 from weavemw.errors import AddressTaken, BadRequest, DockerError, WeaveError
 from weavemw.network.addresses import Claim, Default, Interface, Subnet, Wanted, parse_one
 from weavemw.network.bridge import EXPOSE, look
 from weavemw.network.plan import Network, ProcessEnded
-from weavemw.ops.run_dir import RouterAddress
+from weavemw.router.client import Router
 from weavemw.settings import Settings
 
 __all__ = ["attach", "detach", "echo_addresses", "give", "ps", "run", "say_kept", "selected", "split", "start", "take"]
@@ -115,7 +114,7 @@ def attach(weave: Invocation, /, words: tuple[str, ...], **options: Any) -> None
     require_root("attach changes a container's network")
     settings = _settings(weave, options)
     held = _attach(settings, name, wanted)
-    echo_addresses(selected(held, wanted, settings.router_at) if wanted else held)
+    echo_addresses(selected(held, wanted, assembly.router(settings)) if wanted else held)
 
 
 @verb("detach")
@@ -135,8 +134,9 @@ def detach(weave: Invocation, words: tuple[str, ...]) -> None:
     wanted, name = _one_container(words)
     require_root("detach changes a container's network")
     container = assembly.docker(settings).inspect(name)
-    held = assembly.router(settings).addresses(container.id)
-    gone = selected(held, wanted or (Default(),), settings.router_at)
+    router = assembly.router(settings)
+    held = router.addresses(container.id)
+    gone = selected(held, wanted or (Default(),), router)
     if gone:
         take(assembly.attachment(settings), container, gone)
     echo_addresses(gone)
@@ -207,7 +207,7 @@ def take(attachment: Attachment, container: Container, gone: Sequence[Interface]
     return None
 
 
-def selected(held: Sequence[Interface], wanted: Sequence[Wanted], router: RouterAddress) -> list[Interface]:
+def selected(held: Sequence[Interface], wanted: Sequence[Wanted], router: Router) -> list[Interface]:
     """Those of the addresses held that are meant."""
     return list(dict.fromkeys(found for one in wanted for found in _matching(held, one, router)))
 
@@ -225,15 +225,15 @@ def say_kept(verb: str, kept: Sequence[Interface], whose: str = "") -> None:
                    err=True)
 
 
-def _matching(held: Sequence[Interface], one: Wanted, router: RouterAddress) -> list[Interface]:
+def _matching(held: Sequence[Interface], one: Wanted, router: Router) -> list[Interface]:
     if isinstance(one, Claim):
         return [each for each in held if each == one.interface]
-    subnet = one.network if isinstance(one, Subnet) else _default_subnet(router)
-    return [each for each in held if each.ip in subnet]
+    subnets = [one.network] if isinstance(one, Subnet) else _default_subnets(router)
+    return [each for each in held if any(each.ip in subnet for subnet in subnets)]
 
 
-def _default_subnet(router: RouterAddress) -> IPv4Network | IPv6Network:
-    return ip_network(call_router(router, "GET", "/ipinfo/defaultsubnet").strip())
+def _default_subnets(router: Router) -> list[IPv4Network | IPv6Network]:
+    return [ip_network(subnet) for subnet in (router.default_subnet(), router.default_subnet6()) if subnet]
 
 
 def _names_of(attachment: Attachment, container: Container) -> list[str]:

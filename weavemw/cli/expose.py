@@ -74,7 +74,7 @@ def hide(weave: Invocation, words: tuple[str, ...]) -> None:
     settings = weave.settings()
     router = assembly.router(settings)
     held = router.addresses(EXPOSE)
-    gone = selected(held, _addresses(words) or (Default(),), settings.router_at)
+    gone = selected(held, _addresses(words) or (Default(),), router)
     if gone:
         _take(settings, router, gone)
     echo_addresses(gone)

@@ -46,6 +46,7 @@ def build(settings: Settings, tally: Tally | None = None) -> WSGIApplication:
     tally = tally or Tally()
     docker, router = assembly.docker(settings), assembly.router(settings)
     attachment = assembly.attachment(settings, tally)
+    places = threading.BoundedSemaphore(max(1, settings.threads * 3 // 4))  # so many may wait for the router
     app: WSGIApplication = Passthrough(Upstream(settings.docker_socket))
     if settings.rewrite_inspect:
         app = InspectRewriter(app, router=router, mac_of=lambda container: mac_for(container.id))
@@ -59,13 +60,13 @@ def build(settings: Settings, tally: Tally | None = None) -> WSGIApplication:
                         IpamClient(
                             Attacher(CommandChecker(app, docker=docker), attachment=attachment),
                             attachment=attachment, start_timeout=settings.start_timeout,
-                            at_once=max(1, settings.threads * 3 // 4)),
+                            places=places),
                         router=router, with_dns=settings.with_dns,
                         hostname_from_label=settings.hostname_from_label,
                         hostname_match=settings.hostname_match,
                         hostname_replacement=settings.hostname_replacement),
                     wait_dir=functools.cache(lambda: wait.install(settings.state_dir)), docker=docker),
-                    docker=docker, router=router),
+                    docker=docker, router=router, places=places),
                 docker=docker, default_ipalloc=settings.default_ipalloc),
             names=None if settings.uses_tls else functools.cache(lambda: own_names(settings.allow_host)),
             allowed=settings.allow_origin)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from threading import BoundedSemaphore
 from typing import Any
 
 import pytest
@@ -55,6 +56,15 @@ def test_addresses(world: World) -> None:
     assert held.startswith("172.17.0.9 is held by web, which runs")
     world.docker.die(holder.id)
     assert len(world.warnings(Attach(parse("10.33.1.1/24 172.17.0.9/24")))) == 2
+
+
+def test_while_too_many_wait_nothing_is_asked(world: World, daemon: Any, ask: Any) -> None:
+    """A router that is stuck keeps as many threads as it may; a create goes on without its advice."""
+    app = CreateAdviser(daemon, docker=world.docker, router=world.router, places=(places := BoundedSemaphore(1)))
+    with places:
+        ask(app, "POST", "/containers/create", {}, **{context.DECISION: Attach(parse("10.33.1.1/24"))})
+    assert daemon.requests
+    assert not world.router.calls
 
 
 @pytest.mark.parametrize("mode", ["shop", "0123abc"])

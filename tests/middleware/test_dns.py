@@ -57,7 +57,7 @@ def test_without_dns(router: FakeRouter, with_dns: bool | None, daemon: Any, ask
     environ = attach(WEB if "start" in path else None)
     ask(DnsInjector(daemon, router=router, with_dns=with_dns), "POST", path, b'{"a" : 1}', **environ)
     assert daemon.request.body == b'{"a" : 1}'
-    assert context.NAMES not in daemon.request.environ
+    assert daemon.request.environ.get(context.NAMES, lambda container: ())(WEB) == ()
 
 
 def test_an_unreachable_router_is_warned_about(router: FakeRouter, daemon: Any, ask: Any,
@@ -66,6 +66,7 @@ def test_an_unreachable_router_is_warned_about(router: FakeRouter, daemon: Any, 
     router.failures["dns_address"] = RouterUnreachable("the weave router at 127.0.0.1:6784 did not answer")
     with caplog.at_level(logging.WARNING):
         ask(DnsInjector(daemon, router=router), "POST", "/containers/web/start", b'{"a" : 1}', **attach(WEB))
+        assert daemon.request.environ[context.NAMES](WEB) == ()
     assert daemon.request.body == b'{"a" : 1}'
     assert "did not answer" in caplog.text
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_interface
-from threading import Event
+from threading import BoundedSemaphore, Event
 
 import pytest
 from werkzeug.test import EnvironBuilder, run_wsgi_app
@@ -217,7 +217,7 @@ def test_only_so_many_wait_for_an_address(world):
         return allocate(*arguments, **more)
 
     world.router.allocate = slow
-    world.app = IpamClient(world.daemon, attachment=world.attachment, at_once=1)
+    world.app = IpamClient(world.daemon, attachment=world.attachment, places=BoundedSemaphore(1))
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(world.start, world.docker.create("a"))
         waiting.wait(10)

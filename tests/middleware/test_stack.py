@@ -104,4 +104,4 @@ def test_what_a_start_costs(daemon: Any, docker: FakeDocker, router: FakeRouter,
     assert locks == [container.id]
     calls = [call for call in router.calls if call[0] != "addresses"]  # the fake allocator asks that itself
     remembered = ["dns_address", "domain"]  # by a real client
-    assert [name for name, *_ in calls] == [*remembered, "default_subnet6", "allocate", *remembered, "register"]
+    assert [name for name, *_ in calls] == ["default_subnet6", "allocate", *remembered * 2, "register"]

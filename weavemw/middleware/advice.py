@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
 from ipaddress import ip_network
+from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, TypeVar
 
 from weavemw import context
@@ -41,12 +42,17 @@ class CreateAdviser:
 
     Raises :class:`~weavemw.errors.InvalidCidr` for what no start will get, whoever
     holds which address; an address that is held is to be had when its holder ends.
+
+    Whoever asks the router takes one of ``places``, those of :class:`~weavemw.middleware.ipam.IpamClient`; where
+    none is free, nothing is asked.
     """
 
-    def __init__(self, app: WSGIApplication, *, docker: Docker, router: Router) -> None:
+    def __init__(self, app: WSGIApplication, *, docker: Docker, router: Router,
+                 places: BoundedSemaphore | None = None) -> None:
         self.app = app
         self.docker = docker
         self.router = router
+        self._places = places or BoundedSemaphore(1000)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         call, decision = routes.call_of(environ), environ.get(context.DECISION)
@@ -61,7 +67,7 @@ class CreateAdviser:
 
     def _refuse(self, decision: Attach) -> None:
         for one in (one for one in decision.wanted if not isinstance(one, Default)):
-            for why in _known(self._objection, one):
+            for why in self._found(self._objection, one):
                 raise InvalidCidr(str(one).removeprefix("ip:"), f"{why}; choose another")
 
     def _objection(self, wanted: Wanted) -> Iterator[str]:
@@ -73,14 +79,14 @@ class CreateAdviser:
         yield from advice.misspelled(document.strings("Env") or () if document else ())
         if isinstance(decision, Attach):
             mode = network_mode(host_config(document)) if document else ""
-            yield from _known(self._in_the_way, mode) if mode and not is_built_in(mode) else ()
+            yield from self._found(self._in_the_way, mode) if mode and not is_built_in(mode) else ()
         if isinstance(decision, LeaveAlone):
             if decision.is_surprising:
                 yield f"the container is not on the weave network, because {decision.reason}"
             return
         wanted = [one for one in decision.wanted if not isinstance(one, Default)]
         for find in (self._narrow, self._overlapping, self._held) if wanted else ():
-            yield from _known(find, wanted)
+            yield from self._found(find, wanted)
 
     def _in_the_way(self, mode: str) -> Iterator[str]:
         """Of the network of Docker's that the container will be on; the watcher tells of the others."""
@@ -102,6 +108,18 @@ class CreateAdviser:
             if name := self._holder(claim.interface):
                 yield f"{claim.interface.ip} is held by {name}, which runs: stop it before you start this container"
 
+    def _found(self, find: Callable[[T], Iterator[str]], what: T) -> list[str]:
+        """What there is to say; nothing if it can't be found out, or too many are asking."""
+        if not self._places.acquire(blocking=False):
+            return []
+        try:
+            return list(find(what))
+        except (WeaveError, ValueError) as error:
+            _log.info("a create may lack a warning: %s", error)
+            return []
+        finally:
+            self._places.release()
+
     def _holder(self, address: Interface) -> str:
         owner = owner_of(self.router, address)
         try:
@@ -118,11 +136,3 @@ def with_warnings(reply: Captured, warnings: list[str]) -> Captured:
         return reply
     document.set("Warnings", [*(document.strings("Warnings") or ()), *warnings])
     return reply.with_body(encode(document) + rest)
-
-
-def _known(find: Callable[[T], Iterator[str]], what: T) -> list[str]:
-    try:
-        return list(find(what))
-    except (WeaveError, ValueError) as error:
-        _log.info("a create may lack a warning: %s", error)
-        return []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable
-from functools import partial
 from typing import TYPE_CHECKING
 
 from weavemw import context
@@ -77,8 +76,10 @@ class DnsInjector:
         return ""
 
     def _on_start(self, environ: WSGIEnvironment, container: Container) -> None:
-        if domain := self._domain():
-            environ[context.NAMES] = partial(self._names, domain=domain)
+        if self.with_dns:
+            self._domain()
+        if self.with_dns is not False:
+            environ[context.NAMES] = self._names
         if container.is_named:
             _mark(environ)  # before API 1.24 a HostConfig in the body takes the place of that of create
 
@@ -89,7 +90,11 @@ class DnsInjector:
         if document and routes.query_of(environ).get("name") and not _says_hostname(document):
             _mark(environ)
 
-    def _names(self, container: Container, domain: str) -> tuple[str, ...]:
+    def _names(self, container: Container) -> tuple[str, ...]:
+        """Asked when the container has its addresses: who waits for the router waits there, where few may."""
+        domain = self._domain()
+        if not domain:
+            return ()
         for name in hostnames.names_left_out(container, domain, self.naming):
             _log.warning("container %s (%s) can't be found by the name %r: DNS holds no such names",
                          container.short_id, container.name, name)

@@ -25,17 +25,17 @@ __all__ = ["IpamClient"]
 class IpamClient:
     """Allocates on ``start`` and ``restart``, leaves a :class:`~weavemw.attaching.decision.Lease`, gives back in vain.
 
-    ``start_timeout`` is how long a client waits for an address, in seconds. At most ``at_once`` requests wait, so that
-    a router that does not answer leaves the server threads for everything else. Raises
+    ``start_timeout`` is how long a client waits for an address, in seconds. As many requests wait as there are
+    ``places``, so that a router that does not answer leaves the server threads for everything else. Raises
     :class:`~weavemw.errors.Overloaded` for those that are one too many.
     """
 
     def __init__(self, app: WSGIApplication, *, attachment: Attachment, start_timeout: float = 30.0,
-                 at_once: int = 1000) -> None:
+                 places: BoundedSemaphore | None = None) -> None:
         self.app = app
         self.attachment = attachment
         self.start_timeout = start_timeout
-        self._places = BoundedSemaphore(at_once)
+        self._places = places or BoundedSemaphore(1000)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         decision = to_attach(environ)

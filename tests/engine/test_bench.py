@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.root, pytest.mark.engine]
 _ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("kind", "rows"), [("small", 18), ("volume", 5), ("streams", 6), ("attach", 2)])
+@pytest.mark.parametrize(("kind", "rows"), [("small", 21), ("volume", 5), ("streams", 6), ("attach", 2)])
 @pytest.mark.usefixtures("engine_host")  # where there can be none, there is no bench either
 def test_it_measures(kind: str, rows: int) -> None:
     """A quick run prints as many rows as it has measurements, each with ours, haproxy's and their ratio."""

@@ -60,7 +60,6 @@ WHILE = [
     ("weave expose 172.17.0.9/16", "172.17.0.9/16 overlaps the route 172.17.0.0/16 dev docker0 of this host; choose "
      "another, or use --force"),
     ("weave attach weave", "weave can't be attached: it has the host's network"),
-    ("weave detach cold", "cold is not attached"),
     ("weave env --check", "docker goes to an engine at unix://HOST/docker.sock by DOCKER_HOST, not to the proxy at "
      "unix://HOST/weave.sock: `eval \"$(weave env)\"` leads it there"),
 ]

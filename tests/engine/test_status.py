@@ -105,7 +105,7 @@ def _workers(weave: Launched) -> list[int]:
 
 def test_health_names_the_part_that_is_down(weave: Launched) -> None:
     """In one line, with a status that monitors understand: a container, Docker when it hangs and when it is gone."""
-    assert "container reports is cut off: " in weave.weave("healthcheck", check=False).stderr
+    assert eventually(lambda: "container reports is cut off: " in weave.weave("healthcheck", check=False).stderr)
     weave.host.docker("rm", "-f", "reports")
     assert eventually(lambda: weave.weave("healthcheck").stdout.startswith("healthy: proxy "))
     assert weave.host.dockerd is not None

@@ -19,6 +19,7 @@ import click
 
 from weavemw import __version__, assembly
 from weavemw.cli.command import Invocation, verb
+from weavemw.dockerapi.container import Container
 from weavemw.errors import WeaveError
 
 __all__ = ["Finding", "doctor", "findings", "of_clock", "of_disk", "of_health", "of_rules", "of_versions"]
@@ -189,10 +190,12 @@ def _network(container: Mapping[str, Any]) -> object:
     return ip_interface(container["addresses"][0]).network
 
 
-def _servers(weave: Invocation) -> tuple[str, ...]:
-    """Where containers reach weaveDNS: by Docker's bridge, and on the weave network."""
+def _askers(weave: Invocation, attached: Sequence[Container]) -> dict[str, Container]:
+    """Where weaveDNS is reached, and by whom: by all on the weave network, by some on Docker's bridge too."""
     router = assembly.router(weave.settings())
-    return tuple(dict.fromkeys(filter(None, (router.dns_address(), router.dns_address("weave")))))
+    by_docker = [each for each in attached if each.network_mode in ("default", "bridge")]
+    servers = {router.dns_address("weave"): attached[0]} | {router.dns_address(): each for each in by_docker[:1]}
+    return {server: each for server, each in servers.items() if server}
 
 
 def _containers(weave: Invocation, facts: Mapping[str, Any]) -> Iterator[Finding]:
@@ -212,8 +215,7 @@ def _containers(weave: Invocation, facts: Mapping[str, Any]) -> Iterator[Finding
             wrong = "" if echo(sock, address) else f"{first.name} does not reach {other['name']} at {address}"
         yield _finding("reachability", wrong, f"`weave attach {other['name']}`; is there a firewall in one of them?")
     who = [weave.docker().inspect(each["id"]) for each in attached[:_ASKED]]
-    servers = {server: each for each in reversed(who) for server in each.dns if server in _servers(weave)}
-    for server, one in servers.items():
+    for server, one in _askers(weave, who).items():
         sock = network.visit(one.pid, one.sandbox_key, partial(socket.socket, socket.AF_INET, socket.SOCK_DGRAM))
         with sock:
             wrong = "" if resolves(sock, server, 53, "weave.local") else f"{one.name} gets no answer from {server}"

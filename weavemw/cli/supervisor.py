@@ -80,10 +80,9 @@ ROUTER = Program(OUR_CONTAINERS[1], "weave router", "weavemw.router", (
     "NET_BIND_SERVICE",  # serves DNS on port 53
     "SYS_ADMIN",         # asks Docker's resolvers from within containers' network namespaces,
     "SYS_PTRACE",        # those of other users' processes too,
-    "DAC_READ_SEARCH",   # whom their resolv.conf names, also where it is not root's (userns-remap)
+    "DAC_OVERRIDE",      # whom their resolv.conf names, also where it is not root's (userns-remap)
     "CHOWN",             # lets the group of Docker's socket read what is for it
     "NET_BROADCAST",     # and while no proxy runs, does what that would do for containers that run
-    "SYS_ADMIN", "SYS_PTRACE", "DAC_OVERRIDE",
 ))
 #: The names of our containers.
 

@@ -215,7 +215,7 @@ def test_a_start_with_thousands_of_claims_is_refused(weave: Launched) -> None:
     answer = _exchange(weave, b"POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\n"
                        b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     assert answer.startswith(b"HTTP/1.1 400")
-    assert weave.held() == before
+    assert set(weave.held()) <= set(before)  # what another test left may go meanwhile
 
 
 def test_an_address_that_was_taken_away_is_given_anew(weave: Launched) -> None:

@@ -151,7 +151,11 @@ def test_an_etcd_that_lost_everything_is_told_anew(host: Callable[..., Host], tm
         cluster.wait()
         one, two = host(store=cluster.url), host(store=cluster.url)
         held = {each.client.allocate("c") for each in (one, two)}
+        for number in range(40):  # much has happened: the new one's revision is below the old one's
+            one.client.register("c", one.client.addresses("c")[0], f"c{number}.weave.local")
+            time.sleep(0.06)  # group commits are 50 ms apart
         one.client.register("c", one.client.addresses("c")[0], "c.weave.local")
+        until(lambda: two.lookup("c.weave.local."))
         cluster.stop()
         shutil.rmtree(tmp_path / "m0")
         cluster.start()

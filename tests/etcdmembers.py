@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 ETCD = shutil.which("etcd")
 
@@ -71,6 +72,18 @@ class Cluster:
         ports = free_ports(2 * size)
         self.members = [Member(f"m{n}", directory, ports[2 * n], ports[2 * n + 1], flags, scheme) for n in range(size)]
         self.names = ",".join(f"{each.name}=http://127.0.0.1:{each.peer}" for each in self.members)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+            self.wait()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     @property
     def url(self) -> str:

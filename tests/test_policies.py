@@ -133,6 +133,12 @@ def test_volumes_by_name_go_on(host: dict[str, Any]) -> None:
     assert status(policies.refuse_host_mounts, *CREATE, {"HostConfig": host}) == 200
 
 
+def test_a_build_by_a_form_is_refused() -> None:
+    """The daemon would take the network from the form."""
+    answer = client(policies.refuse_privileged).post("/build?version=1", data={"networkmode": "host"})
+    assert answer.status_code == 400
+
+
 def test_labels_are_given() -> None:
     """Whatever the request says of them."""
     answer = client(policies.label(team="web")).post("/containers/create", json={"labels": {"team": "x", "a": "1"}})

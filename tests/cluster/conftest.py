@@ -19,13 +19,8 @@ _NUMBERS = itertools.count()
 def one_member(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if ETCD is None:
         pytest.skip("needs etcd (apt-get install etcd-server)")
-    cluster = Cluster(tmp_path_factory.mktemp("etcd"))
-    try:
-        cluster.start()
-        cluster.wait()
+    with Cluster(tmp_path_factory.mktemp("etcd")) as cluster:
         yield cluster
-    finally:
-        cluster.stop()
 
 
 @pytest.fixture

@@ -29,13 +29,8 @@ _NUMBERS = itertools.count()
 
 @pytest.fixture(scope="module")
 def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("etcd"))
-    try:
-        cluster.start()
-        cluster.wait()
+    with Cluster(tmp_path_factory.mktemp("etcd")) as cluster:
         yield cluster
-    finally:
-        cluster.stop()
 
 
 class Host:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
 from weavemw.cluster.blocks import Block, Taken, block_of_key
 from weavemw.cluster.kv import Pair
-from weavemw.cluster.peers import Endpoint, Overlay, Peer, RemoteContainer, Underlay
+from weavemw.cluster.peers import Endpoint, Peer, RemoteContainer, Underlay
 
 __all__ = ["ContainerEntry", "Mirror", "PeerEntry"]
 
@@ -68,12 +68,6 @@ class ContainerEntry:
     def named(self) -> tuple[tuple[str, Endpoint], ...]:
         """Each name with its address. Raises ``ValueError``."""
         return tuple((fqdn, ip_address(address)) for fqdn, address in self.names)
-
-
-def overlay_of(text: str) -> Overlay:
-    """What hosts have in common, from what is kept under ``conf``."""
-    raw: Mapping[str, Any] = json.loads(text)
-    return Overlay(int(raw["vni"]), int(raw["port"]), int(raw["family"]), bool(raw["encrypted"]))
 
 
 class Mirror:

@@ -160,7 +160,13 @@ class Request:
 
     @property
     def query(self) -> Mapping[str, str]:
-        """The query; of several values the first counts, as with the daemon."""
+        """The query; of several values the first counts, as with the daemon.
+
+        Raises :class:`~weavemw.errors.BadRequest` for a form in the body: the daemon lets its fields win over the
+        query's (Go's ``Request.ParseForm``), and no Docker client sends one.
+        """
+        if "form-urlencoded" in self.environ.get("CONTENT_TYPE", "").lower() and self.method != "GET":
+            raise BadRequest("a form is not supported: give what it says in the query")
         return routes.query_of(self.environ)
 
     @property
